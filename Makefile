@@ -1,0 +1,40 @@
+# Two commands do it all:  make repro  (data -> search -> retrain -> track -> scores)   and   make test
+# make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport PYTHONPATH PYTHONHOME
+READY := .venv/.ready
+
+.PHONY: help repro test lab notebooks clean
+help:
+	@sed -n 's/^# //p' Makefile
+
+repro: $(READY)
+	dvc repro
+
+# Both test runners always run; either one fails the target.
+test: $(READY)
+	@rc=0; nbdev_test --n_workers 2 || rc=$$?; python -m pytest -q || rc=$$?; exit $$rc
+
+lab: $(READY)
+	jupyter lab nbs
+
+notebooks: $(READY)
+	jupyter execute --inplace nbs/[0-9]*.ipynb && nbdev_export && nbdev_clean
+
+clean:
+	rm -rf out prepared checkpoints runs/*.ipynb
+
+# The virtual environment. Debian splits venv off Python, so its absence is named and worked round with the outer pip.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: Python is missing: install Python 3.11 or newer, or say where it is: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: tirnas needs Python 3.11 or newer; say where one is: make PYTHON=/path/to/python3"; exit 1; }
+	@command -v git >/dev/null || { echo "make: git is missing: dvc needs it; install git and run make again"; exit 1; }
+	@$(PYTHON) -c 'import venv' 2>/dev/null || { echo "make: Python's venv module is missing: install it (Debian: apt install python3-venv) and run make again"; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip .venv; \
+	else echo "make: Python has neither ensurepip nor pip: install them (Debian: apt install python3-venv) and run make again"; exit 1; fi
+	@echo "make: installing into .venv (1.6 GB, a few minutes the first time)"
+	@if [ -x .venv/bin/pip ]; then PIP=".venv/bin/python -m pip"; else PIP="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
+	$$PIP install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
