@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['UserError', 'root', 'use_threads', 'seed_everything', 'pick_device', 'write_atomic', 'write_json', 'save_state',
-           'load_state', 'params_from_dict', 'read_params', 'load_params', 'TrackState']
+           'load_state', 'fingerprint', 'resume_state', 'params_from_dict', 'read_params', 'load_params', 'TrackState']
 
-# %% ../nbs/00_core.ipynb #701b0119
+# %% ../nbs/00_core.ipynb #5e80272e
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -127,6 +128,24 @@ def load_state(path: Path | str) -> dict:
             return _join(json.loads(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
         raise UserError(f"{path} is not a tirnas checkpoint ({e}): delete it to start anew") from e
+
+# %% ../nbs/00_core.ipynb #a22f3f2a
+def fingerprint(*parts) -> str:
+    "Sixteen hex digits that change with any of the parts (JSON-like values or dataclasses) or with the package's code."
+    import tirnas
+    code = hashlib.sha256()
+    for path in sorted(Path(tirnas.__file__).parent.rglob("*.py")): code.update(path.read_bytes())
+    text = json.dumps([dataclasses.asdict(p) if dataclasses.is_dataclass(p) else p for p in parts], sort_keys=True)
+    return hashlib.sha256(code.digest() + text.encode()).hexdigest()[:16]
+
+
+def resume_state(path: Path | str | None, mark: str) -> dict | None:
+    "The state in `path` if a run with this fingerprint wrote it, else None."
+    if path is None or not Path(path).exists(): return None
+    state = load_state(path)
+    if state.get("fingerprint") == mark: return state
+    print(f"{path} belongs to a run with other parameters, data or code: starting anew")
+    return None
 
 # %% ../nbs/00_core.ipynb #5a298f50
 def _checked(where: str, value, kind: type):

@@ -91,9 +91,10 @@ def check_schema(schema: int) -> None:
 def parse_json(text: str) -> dict:
     "Parse `text` as one JSON object."
     try: value = json.loads(text)
-    except json.JSONDecodeError as e:
-        raise UserError(f"not JSON (line {e.lineno}: {e.msg}): give a genotype written by tirnas") from e
-    if not isinstance(value, dict): raise UserError(f"a JSON {type(value).__name__}, not an object: give a genotype written by tirnas")
+    except (json.JSONDecodeError, RecursionError) as e:
+        raise UserError(f"not JSON ({e}): give a genotype written by tirnas") from e
+    if not isinstance(value, dict):
+        raise UserError(f"a JSON {type(value).__name__}, not an object: give a genotype written by tirnas")
     return value
 
 def genotype_from_dict(value: dict) -> Genotype:
@@ -155,7 +156,7 @@ def crowding(places: np.ndarray, labelled: np.ndarray, plain: np.ndarray) -> flo
     labels = black[len(along) // 2]
     hidden = near(labels, labels, 0.6, 0.45) - len(labels) + near(labels, places, 0.45, 0.5)
     under = sum(near(labels[[i]], np.delete(black, i, 1).reshape(-1, 2), 0.3, 0.2) for i in range(len(labels)))
-    through = near(black.reshape(-1, 2), places, 0.18, 0.4) + 0.3 * near(grey.reshape(-1, 2), places, 0.18, 0.4)
+    through = near(black.reshape(-1, 2), places, 0.18, 0.4) + near(grey.reshape(-1, 2), places, 0.18, 0.4)
     height = np.abs(places[labelled[:, 0], 1] - places[labelled[:, 1], 1]).sum()
     return 4 * hidden + under + 2 * through + 0.02 * height
 
@@ -191,7 +192,8 @@ def draw_cell(genotype: Genotype, which: str, ax=None):
     for name, (x, y) in zip(names, places):
         color = "palegreen" if name in inputs else "khaki" if name == "out" else "lightblue"
         ax.text(x, y, name, ha="center", va="center", bbox=dict(boxstyle="round,pad=0.4", fc=color), zorder=4)
-    ax.set(title=f"{which} cell, {genotype.kind} bottom", xlim=(-0.3, NODES + 1.3), ylim=(-2.5, 2.5))
+    ax.set(title=f"{which} cell, {genotype.kind} bottom", xlim=(-0.3, NODES + 1.3),
+           ylim=(places[:, 1].min() - 0.6, places[:, 1].max() + 0.6))
     ax.axis("off")
     return ax
 
