@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UserError', 'root', 'use_threads', 'seed_everything', 'pick_device', 'write_atomic', 'write_json', 'save_state',
-           'load_state', 'fingerprint', 'resume_state', 'params_from_dict', 'read_params', 'load_params', 'TrackState']
+           'load_state', 'fingerprint', 'resume_state', 'params_from_dict', 'read_params', 'load_params',
+           'print_record', 'TrackState']
 
 # %% ../nbs/00_core.ipynb #5e80272e
 import dataclasses
@@ -188,6 +189,16 @@ def load_params(cls: type, group: str, recipe: str | None = None, path: Path | s
     if recipe not in known: raise UserError(f"recipe {recipe!r} is unknown: params.yaml has {', '.join(known)}")
     if group not in params[recipe]: raise UserError(f"{recipe}.{group} is missing: add it to params.yaml")
     return params_from_dict(cls, params[recipe][group], f"{recipe}.{group}")
+
+# %% ../nbs/00_core.ipynb #bd712710
+def _numbers(value, name: str = "") -> list[str]:
+    if isinstance(value, dict): return [t for k, v in value.items() for t in _numbers(v, f"{name}.{k}".lstrip("."))]
+    return [f"{name} {value:.4g}"] if isinstance(value, (int, float)) else []
+
+
+def print_record(record: dict) -> None:
+    "Print the numbers of a nested record on one line, at once."
+    print("  ".join(_numbers(record)), flush=True)
 
 # %% ../nbs/00_core.ipynb #d7732e16
 class TrackState(NamedTuple):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHIFTS', 'BLURS', 'ANGLES', 'TrackSettings', 'rotated_crop', 'first_views', 'Memory', 'Peak', 'highest', 'judge',
-           'start_boxes', 'damp_size', 'Tracker', 'find_model']
+           'start_boxes', 'damp_size', 'Tracker', 'known_models', 'find_model']
 
 # %% ../nbs/50_tracker.ipynb #ad6d5003
 import dataclasses
@@ -224,14 +224,19 @@ class Tracker:
             m = self.memory
             self.filter = self.net.classifier.optimiser(self.filter, m.feat[None], m.centers[None], steps, m.weights[None])[-1]
 
-# %% ../nbs/50_tracker.ipynb #6348cfd2
-def find_model(model: str | Path) -> Path:
-    "The file of a model given by path or by name."
-    shipped = Path(tirnas.__file__).parent / "models" / f"{model}.safetensors"
-    if Path(model).is_file(): return Path(model)
-    if shipped.is_file(): return shipped
+# %% ../nbs/50_tracker.ipynb #cafb12d0
+def known_models() -> dict[str, Path]:
+    "Models that have a name: those in the package, and `mini` where `make repro` has made it."
     try: made = root() / "out" / "model.safetensors"
     except UserError: made = Path("out/model.safetensors")
-    if str(model) == "mini" and made.is_file(): return made
-    raise UserError(f"model {str(model)!r} is neither a file nor a known name: run `make repro`, which makes out/model.safetensors, "
-                    "or give the path of a model file")
+    shipped = sorted((Path(tirnas.__file__).parent / "models").glob("*.safetensors"))
+    return {**{path.stem: path for path in shipped}, **({"mini": made} if made.is_file() else {})}
+
+
+def find_model(model: str | Path) -> Path:
+    "The file of a model given by path or by name."
+    if Path(model).is_file(): return Path(model)
+    known = known_models()
+    if str(model) in known: return known[str(model)]
+    raise UserError(f"model {str(model)!r} is neither a file nor one of the known names ({', '.join(known) or 'none yet'}): "
+                    "run `make repro`, which makes out/model.safetensors, or give the path of a model file")

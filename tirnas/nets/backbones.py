@@ -16,7 +16,7 @@ from .genotype import DerivedNetwork, Genotype
 # %% ../../nbs/25_backbones.ipynb #055bfd97
 @runtime_checkable
 class Backbone(Protocol):
-    "Network from images (B, in_channels, H, W), sides multiples of 16, to {8: map, 16: map} of `channels[stride]` channels."
+    "Network from images (B, in_channels, H, W), sides multiples of 16, to {8: map, 16: map}; `channels` by stride."
     channels: dict[int, int]
     def __call__(self, image_BCHW: torch.Tensor) -> dict[int, torch.Tensor]: ...
 
@@ -58,7 +58,7 @@ class ResNet(nn.Module):
     "ResNet of `depth` 18 or 50 cut after its third layer; a backbone with random weights (He et al., 2016)."
     def __init__(self, depth: int, in_channels: int = 1):
         super().__init__()
-        if depth not in RESNETS: raise UserError(f"no ResNet of depth {depth!r}: use one of {', '.join(map(str, RESNETS))}")
+        if depth not in RESNETS: raise UserError(f"no ResNet of depth {depth!r}: use 18 or 50")
         kind, repeats = RESNETS[depth]
         self.in_channels = in_channels
         self.stem = nn.Sequential(*conv_norm(in_channels, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))

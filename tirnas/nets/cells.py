@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'NODES', 'Links', 'STRIDES', 'REDUCTIONS', 'check_kind', 'state_name', 'full_links', 'num_edges', 'CellPlan',
-           'check_macro', 'Macro', 'make_preprocess', 'Cell', 'make_stem', 'CellNet', 'check_image']
+           'check_macro', 'Macro', 'lay_out', 'make_preprocess', 'Cell', 'make_stem', 'CellNet', 'check_image']
 
 # %% ../../nbs/21_cells.ipynb #bab8ba0d
 from collections.abc import Callable
@@ -20,7 +20,8 @@ NODES = 4
 
 def check_kind(kind: str) -> None:
     "Refuse a kind of cell other than single and dual."
-    if not isinstance(kind, str) or kind not in INPUTS: raise UserError(f"unknown kind of cell {kind!r}: use one of {', '.join(INPUTS)}")
+    if not isinstance(kind, str) or kind not in INPUTS:
+        raise UserError(f"unknown kind of cell {kind!r}: use one of {', '.join(INPUTS)}")
 
 def state_name(kind: str, state: int) -> str:
     "Name state number `state` as in the paper's figures: S, or S0 and S1, then 0 to 3."
@@ -95,15 +96,20 @@ class Macro:
         "Channels of the maps that the network offers, by stride."
         return {p.stride: NODES * p.c for p in self.plan() if p.stride in STRIDES}
     def plan(self) -> list[CellPlan]:
-        "Lay the cells out, first to last."
-        plans, c, stride, reduced = [], self.channels, self.stem_stride, False
-        widths = [3 * c, 3 * c]
-        for i in range(self.cells):
-            reduction = i in self.reduction_positions
-            if reduction: c, stride = 2 * c, 2 * stride
-            plans.append(CellPlan(i, reduction, reduced, widths[-2], widths[-1], c, stride))
-            widths, reduced = [*widths, NODES * c], reduction
-        return plans
+        "List the cells, first to last."
+        return lay_out(self)
+
+# %% ../../nbs/21_cells.ipynb #e6b3b2ee
+def lay_out(macro: Macro) -> list[CellPlan]:
+    "Work out the place of every cell."
+    plans, c, stride, reduced = [], macro.channels, macro.stem_stride, False
+    widths = [3 * c, 3 * c]
+    for i in range(macro.cells):
+        reduction = i in macro.reduction_positions
+        if reduction: c, stride = 2 * c, 2 * stride
+        plans.append(CellPlan(i, reduction, reduced, widths[-2], widths[-1], c, stride))
+        widths, reduced = [*widths, NODES * c], reduction
+    return plans
 
 # %% ../../nbs/21_cells.ipynb #93e332bc
 def make_preprocess(kind: str, plan: CellPlan, affine: bool) -> nn.ModuleList:
@@ -156,7 +162,8 @@ class CellNet(nn.Module):
         self.macro, self.channels = macro, macro.out_channels
         self.stem = make_stem(macro, affine)
         self.cells = nn.ModuleList(make_cell(plan) for plan in macro.plan())
-    def forward(self, image_BCHW: torch.Tensor, mixing: dict[str, torch.Tensor] | None = None) -> dict[int, torch.Tensor]:
+    def forward(self, image_BCHW: torch.Tensor,
+                mixing: dict[str, torch.Tensor] | None = None) -> dict[int, torch.Tensor]:
         check_image(image_BCHW, self.macro.in_channels)
         prev_BCHW = last_BCHW = self.stem(image_BCHW)
         maps = {}

@@ -54,19 +54,20 @@ def named_parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
     "List the children of `module`, and in place of a module list its members."
     parts = []
     for name, child in module.named_children():
-        parts += [(f"{name}.{i}", m) for i, m in child.named_children()] if isinstance(child, nn.ModuleList) else [(name, child)]
+        if isinstance(child, nn.ModuleList): parts += [(f"{name}.{i}", m) for i, m in child.named_children()]
+        else: parts.append((name, child))
     return parts
 
 def cost_report(module: nn.Module, image_BCHW: torch.Tensor) -> list[CostRow]:
     'Give one row for each part of `module` and a last row "total"; the total has parameters outside all parts as well.'
-    flops = flop_counts(module, image_BCHW)
-    root = type(module).__name__
-    rows = [CostRow(name, count_parameters(part), flops.get(f"{root}.{name}", 0) // 2) for name, part in named_parts(module)]
+    flops, root = flop_counts(module, image_BCHW), type(module).__name__
+    rows = [CostRow(name, count_parameters(part), flops.get(f"{root}.{name}", 0) // 2)
+            for name, part in named_parts(module)]
     return [*rows, CostRow("total", count_parameters(module), flops.get("Global", 0) // 2)]
 
-# %% ../../nbs/24_cost.ipynb #57542ab8
+# %% ../../nbs/24_cost.ipynb #5ae302e3
 def latency_ms(module: nn.Module, image_BCHW: torch.Tensor, repeats: int = 20) -> float:
-    "Measure the median time of a pass over the batch in evaluation mode on one thread, in ms, after three warm-up passes."
+    "Measure the median time of a pass in evaluation mode on one thread, in ms, after three warm-up passes."
     times_ms = []
     with measuring(module):
         for _ in range(3 + repeats):

@@ -28,7 +28,7 @@ class FactorizedReduce(nn.Module):
     "Halve (H, W), both even, by two stride-2 1x1 convolutions, the second one pixel down and right; `c_out` is even."
     def __init__(self, c_in: int, c_out: int, affine: bool = True):
         super().__init__()
-        if c_out % 2: raise UserError(f"cannot halve the resolution into {c_out} channels: use an even number of channels")
+        if c_out % 2: raise UserError(f"cannot halve the resolution into {c_out} channels: use an even number")
         self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
@@ -100,7 +100,7 @@ SELECTIONS = ("random", "fixed")
 def check_selection(channels: int, rate: int, selection: str) -> None:
     "Refuse a rate K that does not divide the channels and an unknown way of selecting."
     if rate < 1 or channels % rate:
-        raise UserError(f"rate K = {rate} does not divide {channels} channels: choose a K that divides them, such as 1, 2 or 4")
+        raise UserError(f"rate K = {rate} does not divide {channels} channels: choose a K that does, such as 1, 2 or 4")
     if selection not in SELECTIONS:
         raise UserError(f"unknown channel selection {selection!r}: use one of {', '.join(SELECTIONS)}")
 
