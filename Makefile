@@ -3,6 +3,8 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
+# One thread a process (tirnas.core.use_threads says why), also in notebooks that run outside the pipeline.
+export OMP_NUM_THREADS := 1
 READY := .venv/.ready
 
 .PHONY: help repro test lab notebooks clean

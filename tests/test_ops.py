@@ -44,12 +44,14 @@ def test_no_learnt_scale_in_the_search_form_and_pools_are_normalised_only_there(
     assert not [m for m in make_op("max_pool_3x3", 4, 1, True).modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-@pytest.mark.parametrize("name, strides, dilation", [
-    ("sep_conv_5x5", [2, 1, 1, 1], 1), ("dil_conv_3x3", [2, 1], 2)])
-def test_the_stride_is_in_the_first_depthwise_convolution(name, strides, dilation):
+@pytest.mark.parametrize("name, strides, dilations", [
+    ("sep_conv_3x3", [2, 1, 1, 1], [1, 1, 1, 1]), ("sep_conv_5x5", [2, 1, 1, 1], [1, 1, 1, 1]),
+    ("dil_conv_3x3", [2, 1], [2, 1]), ("dil_conv_5x5", [2, 1], [2, 1])])
+def test_the_stride_is_in_the_first_depthwise_convolution(name, strides, dilations):
     convs = [m for m in make_op(name, 4, 2, True).modules() if isinstance(m, nn.Conv2d)]
     assert [c.stride[0] for c in convs] == strides
-    assert convs[0].groups == 4 and convs[0].dilation == (dilation, dilation) and convs[0].bias is None
+    assert [c.dilation[0] for c in convs] == dilations
+    assert [c.groups for c in convs] == [4, 1] * (len(convs) // 2) and all(c.bias is None for c in convs)
 
 
 def test_factorized_reduce_reads_the_even_and_the_odd_diagonal():

@@ -20,9 +20,9 @@ def centers(boxes_xywh: np.ndarray) -> np.ndarray:
     "Return the centres, (N, 2) as x, y, of 1-based boxes (N, 4)."
     return boxes_xywh[:, :2] + (boxes_xywh[:, 2:] - 1) / 2
 
-# %% ../nbs/60_metrics.ipynb #f6112f20
+# %% ../nbs/60_metrics.ipynb #a3997abb
 def repair(results_xywh: np.ndarray, truth_xywh: np.ndarray) -> tuple[np.ndarray, int]:
-    "Replace rows that are all NaN or have no area by the row before; return the (N, 4) boxes and how many were replaced."
+    "Replace rows that are all NaN or have no area by the row before; return boxes (N, 4) and how many were replaced."
     no_area = (results_xywh[:, 2] <= 0) | (results_xywh[:, 3] <= 0)
     bad = (np.isnan(results_xywh).all(axis=1) | no_area) & ~np.isnan(truth_xywh).any(axis=1)
     bad[:1] = False

@@ -261,10 +261,10 @@ class Sprite(NamedTuple):
     y: int
 
 
-def paint(figure: Figure, texture: np.ndarray | None = None, samples: int | None = None) -> Sprite:
-    "Paint outlines given in frame pixels; `texture` (kelvin, any size) is stretched over the patch and moves with it."
-    low = np.floor(figure.outlines.min((0, 1))).astype(int) - 1
-    w, h = np.ceil(figure.outlines.max((0, 1))).astype(int) + 1 - low
+def paint(figure: Figure, texture: np.ndarray | None = None, samples: int | None = None, pad: int = 1) -> Sprite:
+    "Paint outlines given in frame pixels with `pad` free pixels around; `texture` (kelvin, any size) moves with the figure."
+    low = np.floor(figure.outlines.min((0, 1))).astype(int) - pad
+    w, h = np.ceil(figure.outlines.max((0, 1))).astype(int) + pad - low
     samples = samples or int(np.clip(240 / max(w, h), 2, 6))
     fine = np.full((h * samples, w * samples), -1e3, np.float32)
     points = np.round(((figure.outlines - low) * samples - 0.5) * 16).astype(np.int32)
