@@ -95,7 +95,7 @@ def evaluate(
     from tirnas.benchmark import evaluate as score
     from tirnas.report import scores_table, write_report
     scores, warnings = score(data, results, check_benchmark(benchmark))
-    write_report(scores, warnings, out)
+    write_report(scores, warnings, out, f"{benchmark}: tracking scores")
     for warning in warnings: typer.echo(f"tirnas: {warning}", err=True)
     typer.echo(scores_table(scores))
     typer.echo(f"scores, plots and report in {out}")

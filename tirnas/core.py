@@ -145,7 +145,7 @@ def resume_state(path: Path | str | None, mark: str) -> dict | None:
     if path is None or not Path(path).exists(): return None
     state = load_state(path)
     if state.get("fingerprint") == mark: return state
-    print(f"{path} belongs to a run with other parameters, data or code: starting anew")
+    print(f"{Path(path).name} belongs to a run with other parameters, data or code: starting anew")
     return None
 
 # %% ../nbs/00_core.ipynb #5a298f50

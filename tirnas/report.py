@@ -54,9 +54,9 @@ def scores_table(scores: dict[str, dict]) -> str:
     "Return the main table as markdown, best success first, three decimals."
     return markdown_table(score_rows(scores))
 
-# %% ../nbs/62_report.ipynb #1acabe47
+# %% ../nbs/62_report.ipynb #fdadfa04
 def breakdown_rows(scores: dict[str, dict], part: str, number: str = "success") -> list[list[str]]:
-    "Return one number as rows with a head, a row for each key of `part` (per_attribute, per_sequence), a column a tracker."
+    "Return one number as rows with a head: a row for each key of `part` (as per_attribute), a column for each tracker."
     names = ranked(scores)
     keys = sorted({key for name in names for key in scores[name][part]})
     cell = lambda name, key: shown((scores[name][part].get(key) or {}).get(number))

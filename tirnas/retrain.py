@@ -22,7 +22,7 @@ from .dimp.net import HeadSettings, ModelCard, TrackingNet
 from .losses import LossWeights, joint_loss
 from .nets.cells import Macro
 from .nets.genotype import Genotype
-from .search import SgdSettings, cosine_rate, to_tensors, update
+from .search import WeightSettings, cosine_rate, to_tensors, update
 
 # %% ../nbs/42_retrain.ipynb #68d875b4
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RetrainParams:
     episodes: EpisodeSettings
     augmentation: Augmentation
     loss: LossWeights
-    weights: SgdSettings
+    weights: WeightSettings
 
     def card(self, genotype: Genotype, origin: dict) -> ModelCard:
         "What the model file will say."
@@ -61,8 +61,8 @@ def rate_at(step: int, params: RetrainParams) -> float:
     if step < params.warmup_steps: return w.lr * (step + 1) / params.warmup_steps
     return cosine_rate(step - params.warmup_steps, total - params.warmup_steps, w.lr, w.lr_min)
 
-# %% ../nbs/42_retrain.ipynb #dc6710e7
-def retrain_epoch(net: TrackingNet, optimiser: torch.optim.SGD, sampler: EpisodeSampler, params: RetrainParams, epoch: int,
+# %% ../nbs/42_retrain.ipynb #3b5a4112
+def retrain_epoch(net: TrackingNet, optimiser: torch.optim.Optimizer, sampler: EpisodeSampler, params: RetrainParams, epoch: int,
                   device: torch.device) -> dict:
     "Run one epoch; returns the mean of each term."
     net.train()
@@ -84,8 +84,7 @@ def retrain(sequences: Items[Sequence], genotype: Genotype, params: RetrainParam
     mark = fingerprint(params, genotype, [[s.name, len(s)] for s in sequences], str(device))
     seed_everything(params.seed)
     net = params.card(genotype, {}).build().to(device)
-    w = params.weights
-    optimiser = torch.optim.SGD(net.parameters(), lr=w.lr, momentum=w.momentum, weight_decay=w.weight_decay)
+    optimiser = params.weights.make(list(net.parameters()))
     sampler, history = EpisodeSampler(sequences, params.episodes, params.augmentation, params.seed), []
     if state := resume_state(checkpoint, mark):
         net.load_state_dict(state["net"])

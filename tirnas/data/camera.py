@@ -31,14 +31,20 @@ def follow(path: np.ndarray, lag: float) -> np.ndarray:
 CAMERAS = ("static", "pan", "shake", "zoom", "drone")
 
 
-def camera_views(rng: np.random.Generator, kind: str, target: np.ndarray, size_hw: tuple[int, int], zoom: float, tilt: float = 0.3) -> np.ndarray:
-    "Views (T, 4), world centre x and y, zoom and angle (rad), of a camera whose target moves along `target` (T, 2); a drone turns by about `tilt`."
-    frames, start, half = len(target), np.array(size_hw[::-1]) / 2, min(size_hw)
+def camera_views(rng: np.random.Generator, kind: str, target: np.ndarray, size_hw: tuple[int, int], zoom: float,
+                 tilt: float = 0.3) -> np.ndarray:
+    "Views (T, 4), world centre x and y, zoom and angle (rad), while the target goes along `target` (T, 2)."
+    frames, start, side = len(target), np.array(size_hw[::-1]) / 2, min(size_hw)
     zooms = zoom ** (0.5 - 0.5 * np.cos(np.pi * np.linspace(0, 1, frames)))[:, None]
     if kind in ("static", "shake") and zoom == 1: centre = np.tile(start, (frames, 1))
-    else: centre = follow(target, rng.uniform(1, 12)) - (target[0] - start) / zooms
-    if kind == "shake": centre = centre + wander(rng, frames, half * rng.uniform(0.006, 0.035), rng.uniform(1, 4))
-    if kind == "drone": centre = centre + wander(rng, frames, half * rng.uniform(0.03, 0.1), 25) + wander(rng, frames, half * 0.006, 2)
+    else:
+        aim = follow(wander(rng, frames, side * rng.uniform(0.04, 0.16), 20), 8)
+        centre = follow(target, rng.uniform(2, 20)) - (target[0] - start) / zooms + aim
+    if kind == "shake": centre = centre + wander(rng, frames, side * rng.uniform(0.005, 0.03), rng.uniform(1, 4))
+    if kind == "drone":
+        centre = centre + follow(wander(rng, frames, side * 0.1, 25), 8) + wander(rng, frames, side * 0.005, 2)
+    aside = np.clip((target - centre) * zooms, -0.84 * start, 0.84 * start)
+    if kind != "static": centre = target - aside / zooms
     angle = wander(rng, frames, rng.uniform(0.01, tilt), 60)[:, :1] if kind == "drone" else np.zeros((frames, 1))
     return np.hstack([centre, zooms, angle])
 
@@ -63,8 +69,9 @@ def seen_world(matrices: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarr
     return world.min(0) - 2, np.ptp(world, 0) + 4
 
 
-def cut(field: np.ndarray, matrix: np.ndarray, corner: np.ndarray, detail: int, size_hw: tuple[int, int], sharp: bool = False) -> np.ndarray:
-    "The frame (H, W) that this view sees of `field`, painted `detail` times finer from `corner`; `sharp` does not interpolate."
+def cut(field: np.ndarray, matrix: np.ndarray, corner: np.ndarray, detail: int, size_hw: tuple[int, int],
+        sharp: bool = False) -> np.ndarray:
+    "The frame (H, W) seen of `field`, which is painted `detail` times finer from `corner`; `sharp`: no interpolation."
     back = np.linalg.inv(matrix[:, :2])
     shift = back @ (np.full(2, 0.5) - matrix[:, 2]) - corner
     to_field = np.hstack([back * detail, (shift * detail - 0.5)[:, None]])
@@ -134,7 +141,7 @@ def gain_swing(sensor: Sensor, frames: int, rng: np.random.Generator) -> np.ndar
     for _ in range(sensor.jumps):
         at = rng.integers(frames // 5, max(frames - 2, frames // 5 + 1))
         fade = np.exp(-np.arange(frames - at) / rng.uniform(15, 80))[:, None]
-        swing[at:] += fade * rng.choice([-1, 1], 2) * rng.uniform(0.06, 0.22, 2)
+        swing[at:] += fade * rng.choice([-1, 1], 2) * rng.uniform(0.05, 0.17, 2)
     return swing + [0, 1]
 
 

@@ -25,9 +25,9 @@ def capsules(start: np.ndarray, end: np.ndarray, start_radius: np.ndarray, end_r
     near = start[:, None] - circle * np.asarray(start_radius)[:, None, None]
     return np.concatenate([end[:, None] + circle * np.asarray(end_radius)[:, None, None], near], 1)
 
-# %% ../../nbs/10a_figures.ipynb #83205439
+# %% ../../nbs/10a_figures.ipynb #cd12ebb7
 class Figure(NamedTuple):
-    "Convex outlines (N, 16, 2), x right and y down, painted in order, and their temperatures (N,) in kelvin above ambient."
+    "Convex outlines (N, 16, 2), x right and y down, painted in order, and temperatures (N,), kelvin above ambient."
     outlines: np.ndarray
     temps: np.ndarray
 
@@ -92,7 +92,8 @@ def _legs(body: Body, pose: Pose) -> list[np.ndarray]:
         knee = hip + _polar(swing, 0.24)
         ankle = knee + _polar(swing - bend, 0.235)
         toe = ankle + np.array([0.075, 0, -0.005])
-        rows += [np.r_[hip, 0.058 * g, knee, 0.042 * g, body.legs], np.r_[knee, 0.04 * g, ankle, 0.027, body.legs - 0.5],
+        rows += [np.r_[hip, 0.058 * g, knee, 0.042 * g, body.legs],
+                 np.r_[knee, 0.04 * g, ankle, 0.027, body.legs - 0.5],
                  np.r_[ankle, 0.026, toe, 0.02, body.legs - 1.5]]
     return rows
 
@@ -101,7 +102,8 @@ def _trunk(body: Body, pose: Pose) -> list[np.ndarray]:
     g, rows = body.girth, []
     for side in (1, -1):
         rows.append(np.r_[0, 0.04 * g * side, 0.52, 0.062 * g, 0, 0.062 * g * side, 0.775, 0.055 * g, body.torso])
-        if body.coat: rows.append(np.r_[0, 0.045 * side, 0.52, 0.06 * g, 0, 0.06 * side, 0.52 - body.coat, 0.07 * g, body.torso - 0.5])
+        hem = np.r_[0, 0.06 * side, 0.52 - body.coat, 0.07 * g, body.torso - 0.5]
+        if body.coat: rows.append(np.r_[0, 0.045 * side, 0.52, 0.06 * g, hem])
     if body.pack: rows.append(np.r_[-0.1, 0, 0.62, body.pack, -0.1, 0, 0.75, body.pack, body.torso * 0.4])
     return [*rows, np.r_[0, 0, 0.8, 0.034 * g, 0.01, 0, 0.87, 0.03, body.skin - 1],
             np.r_[-0.012, 0, 0.92, 0.052, -0.006, 0, 0.945, 0.053, body.hair],
@@ -116,9 +118,11 @@ def _arms(body: Body, pose: Pose) -> list[np.ndarray]:
         shoulder = np.array([0, (0.085 + 0.03 * g) * side, 0.8])
         elbow = shoulder + _polar(swing, 0.16) + [0, 0.02 * side, 0]
         hand = elbow + _polar(swing + bend, 0.15)
-        rows += [np.r_[shoulder, 0.036 * g, elbow, 0.03 * g, body.torso - 0.3], np.r_[elbow, 0.028 * g, hand, 0.022, body.sleeves],
+        rows += [np.r_[shoulder, 0.036 * g, elbow, 0.03 * g, body.torso - 0.3],
+                 np.r_[elbow, 0.028 * g, hand, 0.022, body.sleeves],
                  np.r_[hand, 0.024, hand + _polar(swing + bend, 0.03), 0.02, body.skin - 0.5]]
-        if body.bag and side < 0: rows.append(np.r_[hand - [0, 0, 0.04], body.bag, hand - [0, 0, 0.1], body.bag, body.torso * 0.3])
+        bag = np.r_[hand - [0, 0, 0.04], body.bag, hand - [0, 0, 0.1], body.bag, body.torso * 0.3]
+        if body.bag and side < 0: rows.append(bag)
     return rows
 
 # %% ../../nbs/10a_figures.ipynb #41dfa2c8
@@ -131,7 +135,7 @@ def _bend(points: np.ndarray, pose: Pose) -> np.ndarray:
 
 
 def drape(limbs: np.ndarray, rim: float, pose: Pose) -> Figure:
-    "Limbs (N, 9), each two points with a radius and one temperature, as a figure, far limbs first, each with a warm core."
+    "Limbs (N, 9), two points with a radius each and one temperature, as a figure: far ones first, with warm cores."
     ends, near = project(limbs[:, [0, 1, 2, 4, 5, 6]].reshape(-1, 2, 3), pose)
     radii, order = limbs[:, [3, 7]], np.argsort(near.mean(1) + limbs[:, 3] * 0.3, kind="stable")
     whole = capsules(ends[:, 0], ends[:, 1], radii[:, 0], radii[:, 1])[order]
@@ -145,16 +149,17 @@ def random_body(rng: np.random.Generator, contrast: float) -> Body:
     torso, legs = contrast * rng.uniform(0.6, 1.3, 2) + rng.normal(0, 0.4, 2)
     skin = max(torso, legs, contrast) + rng.uniform(0, 4)
     pick = lambda share, low, high: rng.uniform(low, high) if rng.random() < share else 0.0
-    return Body(height_m=rng.uniform(1.5, 1.92), girth=rng.uniform(0.9, 1.5), skin=skin, hair=skin - abs(rng.normal(0, 2.5)),
-                torso=torso, legs=legs, sleeves=rng.choice([torso, skin - 0.5]), rim=abs(rng.normal(0.6, 0.4)),
+    return Body(height_m=rng.uniform(1.5, 1.92), girth=rng.uniform(0.9, 1.5), skin=skin,
+                hair=skin - abs(rng.normal(0, 2.5)), torso=torso, legs=legs,
+                sleeves=rng.choice([torso, skin - 0.5]), rim=abs(rng.normal(0.6, 0.4)),
                 coat=pick(0.3, 0.05, 0.2), pack=pick(0.25, 0.05, 0.08), bag=pick(0.2, 0.03, 0.06))
 
 
 def jitter_look(look, rng: np.random.Generator, amount: float):
-    "A near copy of any look: numbers change by about `amount` of themselves, and temperatures by `amount` times 3 K more."
+    "A near copy of any look: numbers change by about `amount` of themselves, temperatures by `amount` times 3 K more."
     temps = {"skin", "hair", "torso", "legs", "sleeves", "hot", "cold"}
-    new = {f.name: getattr(look, f.name) * (1 + amount * rng.normal(0, 0.3)) + (f.name in temps) * amount * rng.normal(0, 3)
-           for f in dataclasses.fields(look)}
+    scaled = lambda name: getattr(look, name) * (1 + amount * rng.normal(0, 0.3))
+    new = {f.name: scaled(f.name) + (f.name in temps) * amount * rng.normal(0, 3) for f in dataclasses.fields(look)}
     return dataclasses.replace(look, **new)
 
 # %% ../../nbs/10a_figures.ipynb #d1a11451
@@ -175,12 +180,14 @@ class Beast:
             hip = np.array([forward * half * 0.8, side * self.girth * 0.6, back * 0.75])
             knee = hip + _polar(swing, back * 0.35)
             rows += [np.r_[hip, self.girth * 0.5, knee, self.girth * 0.3, self.hot - 1],
-                     np.r_[knee, self.girth * 0.28, knee + _polar(swing * 0.4, back * 0.37), self.girth * 0.2, self.cold]]
+                     np.r_[knee, self.girth * 0.28, knee + _polar(swing * 0.4, back * 0.37), self.girth * 0.2,
+                           self.cold]]
         head = np.array([half * 1.35, 0, back * (1.1 - 0.5 * pose.crouch)])
         rows += [np.r_[-half, 0, back * 0.85, self.girth * 1.1, half * 0.9, 0, back * 0.88, self.girth * 1.2, self.hot],
                  np.r_[half * 0.9, 0, back * 0.95, self.girth * 0.8, head, self.girth * 0.55, self.hot],
                  np.r_[head, self.girth * 0.6, head + [half * 0.3, 0, -0.06 * back], self.girth * 0.35, self.hot + 1],
-                 np.r_[-half, 0, back * 0.9, self.girth * 0.25, -half * 1.4, 0, back * 0.7, self.girth * 0.12, self.cold]]
+                 np.r_[-half, 0, back * 0.9, self.girth * 0.25, -half * 1.4, 0, back * 0.7, self.girth * 0.12,
+                       self.cold]]
         return drape(np.array(rows), 0.7, pose)
 
 # %% ../../nbs/10a_figures.ipynb #a0ea8396
@@ -192,7 +199,7 @@ def hull(corners: np.ndarray, pose: Pose) -> np.ndarray:
 
 def block(low: tuple, high: tuple, taper: float = 0.0) -> np.ndarray:
     "The corners (8, 3) of a box from `low` to `high`; the top is shorter at either end by `taper`."
-    corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])], float)
+    corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     corners[1::2, 0] -= np.sign(corners[1::2, 0] - (low[0] + high[0]) / 2) * taper
     return corners
 
@@ -211,15 +218,18 @@ class Vehicle:
         "The outlines of this vehicle in metres."
         l, w, h = self.length_m / 2, self.width_m / 2, self.height_m
         tail = l * (1 - 2 * self.cabin)
-        parts = [(block((-l, -w, 0.25), (l, w, h * 0.6), 0.05), self.cold), (block((tail - l * 0.9, -w * 0.9, h * 0.55), (tail * 0.3 + l * 0.45, w * 0.9, h), 0.3), self.cold - 1),
-                 (block((l * 0.55, -w * 0.8, h * 0.5), (l * 0.97, w * 0.8, h * 0.63)), self.hot), (block((l * 0.97, -w * 0.7, h * 0.25), (l, w * 0.7, h * 0.5)), self.hot - 1)]
+        parts = [(block((-l, -w, 0.25), (l, w, h * 0.6), 0.05), self.cold),
+                 (block((tail - l * 0.9, -w * 0.9, h * 0.55), (tail * 0.3 + l * 0.45, w * 0.9, h), 0.3), self.cold - 1),
+                 (block((l * 0.55, -w * 0.8, h * 0.5), (l * 0.97, w * 0.8, h * 0.63)), self.hot),
+                 (block((l * 0.97, -w * 0.7, h * 0.25), (l, w * 0.7, h * 0.5)), self.hot - 1)]
         if np.sin(pose.yaw) < 0.2 and pose.pitch < 0.5: parts = parts[3:] + parts[:3]
-        wheels = np.array([np.r_[x, y * w, 0.32, 0.33, x, y * w * 0.9, 0.32, 0.33, self.hot - 1.5] for x in (-l * 0.62, l * 0.62) for y in (-1, 1)])
-        side = drape(wheels, 1.5, pose)
-        if pose.pitch > 0.8: return Figure(np.stack([hull(c, pose) for c, _ in parts]), np.array([t for _, t in parts]))
-        far, near = (slice(0, 4), slice(4, 8))
-        return Figure(np.concatenate([side.outlines[far], [hull(c, pose) for c, _ in parts], side.outlines[near]]),
-                      np.concatenate([side.temps[far], [t for _, t in parts], side.temps[near]]))
+        wheels = [np.r_[x, y * w, 0.32, 0.33, x, y * w * 0.9, 0.32, 0.33, self.hot - 1.5]
+                  for x in (-l * 0.62, l * 0.62) for y in (-1, 1)]
+        side = drape(np.array(wheels), 1.5, pose)
+        hulls, temps = np.stack([hull(corners, pose) for corners, _ in parts]), np.array([temp for _, temp in parts])
+        if pose.pitch > 0.8: return Figure(hulls, temps)
+        return Figure(np.concatenate([side.outlines[:4], hulls, side.outlines[4:]]),
+                      np.concatenate([side.temps[:4], temps, side.temps[4:]]))
 
 # %% ../../nbs/10a_figures.ipynb #a4575657
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +247,8 @@ class Drone:
         hub = np.array([0, 0, 0.3])
         rows = [np.r_[hub, self.girth * 0.4, tip, self.girth * 0.3, self.cold] for tip in tips]
         rows += [np.r_[tip, self.girth * 0.8, tip + [0, 0, self.girth], self.girth * 0.7, self.hot] for tip in tips]
-        rows.append(np.r_[hub - [r * 0.35, 0, 0], self.girth * 1.6, hub + [r * 0.35, 0, 0], self.girth * 1.5, self.hot - 2])
+        long = np.array([r * 0.35, 0, 0])
+        rows.append(np.r_[hub - long, self.girth * 1.6, hub + long, self.girth * 1.5, self.hot - 2])
         return drape(np.array(rows), 0.8, pose)
 
 # %% ../../nbs/10a_figures.ipynb #000498b7
@@ -249,7 +260,7 @@ def random_look(rng: np.random.Generator, kind: str, contrast: float):
     if kind == "person": return random_body(rng, contrast)
     hot, cold = contrast * rng.uniform(0.8, 1.4), contrast * rng.uniform(0.1, 0.9)
     if kind == "animal": return Beast(rng.uniform(0.4, 1.4), rng.uniform(0.7, 1.7), rng.uniform(0.08, 0.2), hot, cold)
-    if kind == "vehicle": return Vehicle(rng.uniform(3.6, 7), rng.uniform(1.6, 2.3), rng.uniform(1.3, 2.8), rng.uniform(0.45, 0.75), hot, cold)
+    if kind == "vehicle": return Vehicle(*rng.uniform((3.6, 1.6, 1.3, 0.45), (7, 2.3, 2.8, 0.75)).tolist(), hot, cold)
     return Drone(rng.uniform(0.4, 1.2), rng.uniform(0.05, 0.16), hot, cold)
 
 # %% ../../nbs/10a_figures.ipynb #93aa4f5f
@@ -262,7 +273,7 @@ class Sprite(NamedTuple):
 
 
 def paint(figure: Figure, texture: np.ndarray | None = None, samples: int | None = None, pad: int = 1) -> Sprite:
-    "Paint outlines given in frame pixels with `pad` free pixels around; `texture` (kelvin, any size) moves with the figure."
+    "Paint outlines given in frame pixels, `pad` free pixels around; `texture` (kelvin) moves with the figure."
     low = np.floor(figure.outlines.min((0, 1))).astype(int) - pad
     w, h = np.ceil(figure.outlines.max((0, 1))).astype(int) + pad - low
     samples = samples or int(np.clip(240 / max(w, h), 2, 6))

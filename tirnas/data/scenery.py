@@ -15,8 +15,9 @@ import numpy as np
 
 from .figures import Figure, Pose, Vehicle, random_look
 
-# %% ../../nbs/10b_scenery.ipynb #5dabb0f9
-def fractal(hw: tuple[int, int], rng: np.random.Generator, decay: float = 0.6, stretch: float = 1.0, octaves: int = 7) -> np.ndarray:
+# %% ../../nbs/10b_scenery.ipynb #74cea2a2
+def fractal(hw: tuple[int, int], rng: np.random.Generator, decay: float = 0.6, stretch: float = 1.0,
+            octaves: int = 7) -> np.ndarray:
     "A texture (H, W) float32 of zero mean and unit deviation."
     total, size = np.zeros(hw, np.float32), np.array(hw, float)
     for octave in range(octaves):
@@ -28,7 +29,7 @@ def fractal(hw: tuple[int, int], rng: np.random.Generator, decay: float = 0.6, s
 # %% ../../nbs/10b_scenery.ipynb #8fefc499
 @dataclasses.dataclass(frozen=True)
 class Ground:
-    "Level ground: a thing with its foot in row `y_ref` has `px_per_m` pixels a metre; `pitch` is how steeply we look down."
+    "Level ground: with its foot in row `y_ref` a thing has `px_per_m` pixels a metre; `pitch` is how steeply we look."
     horizon: float
     y_ref: float
     px_per_m: float
@@ -44,7 +45,7 @@ DETAIL = 2
 
 @dataclasses.dataclass
 class Canvas:
-    "A temperature field being painted: `field` and `front` (H, W) float32, the world point of its corner, three textures."
+    "A temperature field being painted: `field` and `front` (H, W), the world point of its corner, three textures."
     field: np.ndarray
     front: np.ndarray
     corner: np.ndarray
@@ -77,8 +78,10 @@ class Canvas:
 def blank(corner, size_wh, keep_clear, stretch: float, rng: np.random.Generator) -> Canvas:
     "An empty canvas that covers `size_wh` world pixels from `corner` on."
     hw = tuple(int(np.ceil(v * DETAIL)) for v in size_wh[::-1])
-    textures = fractal(hw, rng, rng.uniform(0.45, 0.8), stretch), fractal(hw, rng, 1.1, stretch, 9), fractal(hw, rng, 1.3, 1, 7)
-    return Canvas(np.zeros(hw, np.float32), np.full(hw, -1e9, np.float32), np.asarray(corner, float), *textures, rng, keep_clear)
+    rough = fractal(hw, rng, rng.uniform(0.45, 0.8), stretch)
+    fine, leafy = fractal(hw, rng, 1.1, stretch, 9), fractal(hw, rng, 1.3, 1, 7)
+    field, front = np.zeros(hw, np.float32), np.full(hw, -1e9, np.float32)
+    return Canvas(field, front, np.asarray(corner, float), rough, fine, leafy, rng, keep_clear)
 
 
 def box_points(left: float, top: float, right: float, bottom: float) -> np.ndarray:
@@ -131,7 +134,8 @@ def railing(c: Canvas, x: float, y: float, h: float) -> None:
     for high in np.linspace(0.25, 0.6, c.rng.integers(2, 5)) * h:
         bar(x - half, y - high + climb * half, x + half, y - high - climb * half, h * 0.012)
     for post in np.linspace(-half, half, c.rng.integers(4, 12)):
-        c.polygon(box_points(x + post - h * 0.01, y - h * 0.62 - climb * post, x + post + h * 0.01, y - climb * post), temp, 0.1, y)
+        low = y - climb * post
+        c.polygon(box_points(x + post - h * 0.01, low - h * 0.62, x + post + h * 0.01, low), temp, 0.1, y)
 
 # %% ../../nbs/10b_scenery.ipynb #45d2f63c
 def stamp(c: Canvas, figure: Figure, x: float, y: float, px_per_m: float, foot: float | None) -> None:
@@ -153,7 +157,8 @@ def scatter(c: Canvas, ground: Ground, names: tuple[str, ...], count: int, plann
     "Paint `count` random things and the `planned` ones (name, x, y) on the ground, far ones first."
     (h, w), rng = c.field.shape, c.rng
     low, high = max(ground.horizon + 0.15 * (ground.y_ref - ground.horizon), c.corner[1]), c.corner[1] + h / DETAIL + 20
-    found = [(rng.choice(names), c.corner[0] + rng.uniform(0, w / DETAIL), low + (high - low) * rng.beta(1, 2)) for _ in range(count)]
+    somewhere = lambda: (c.corner[0] + rng.uniform(0, w / DETAIL), low + (high - low) * rng.beta(1, 2))
+    found = [(rng.choice(names), *somewhere()) for _ in range(count)]
     for name, x, y in sorted([*found, *planned], key=lambda f: f[2]):
         px = 1.75 * ground.scale(y)
         if c.is_clear(x, HALF_WIDTH[name] * px, y): THINGS[name](c, x, y, px)
@@ -168,7 +173,7 @@ def sky(c: Canvas, horizon: float) -> None:
 
 def earth(c: Canvas, horizon: float, temp: float, texture: float) -> None:
     "Everything below the horizon."
-    c.polygon(box_points(c.corner[0], horizon, c.corner[0] + c.field.shape[1], c.corner[1] + c.field.shape[0]), temp, texture)
+    c.polygon(box_points(c.corner[0], horizon, *(c.corner + c.field.shape[::-1])), temp, texture)
 
 # %% ../../nbs/10b_scenery.ipynb #42924fb0
 def facade(c: Canvas, left: float, top: float, right: float, base: float) -> None:
@@ -179,7 +184,8 @@ def facade(c: Canvas, left: float, top: float, right: float, base: float) -> Non
     size, usual = rng.uniform(0.35, 0.7, 2), rng.choice([-3, 2, 4])
     for x in np.arange(left + 4, right - pitch_x * 0.8, pitch_x):
         for y in np.arange(top + 5, base - pitch_y * 0.8, pitch_y):
-            c.polygon(box_points(x, y, x + pitch_x * size[0], y + pitch_y * size[1]), temp + usual * rng.uniform(0.2, 1) * (rng.random() < 0.8), 0.1)
+            warmth = usual * rng.uniform(0.2, 1) * (rng.random() < 0.8)
+            c.polygon(box_points(x, y, x + pitch_x * size[0], y + pitch_y * size[1]), temp + warmth, 0.1)
     for _ in range(rng.integers(0, 4)):
         x = rng.uniform(left, right)
         c.polygon(box_points(x, top, x + rng.uniform(1.5, 5), base), temp + rng.normal(0, 2), 0.1)
@@ -190,7 +196,8 @@ def row_of_houses(c: Canvas, base: float, height: float) -> None:
     x = c.corner[0] - c.rng.uniform(0, 60)
     while x < c.corner[0] + c.field.shape[1] / DETAIL:
         width = c.rng.uniform(40, 190)
-        if c.rng.random() < 0.85: facade(c, x, base - height * c.rng.uniform(0.5, 1.2), x + width, base + c.rng.uniform(0, 6))
+        if c.rng.random() < 0.85:
+            facade(c, x, base - height * c.rng.uniform(0.5, 1.2), x + width, base + c.rng.uniform(0, 6))
         x += width
 
 # %% ../../nbs/10b_scenery.ipynb #297d969d
@@ -206,7 +213,8 @@ def street(c: Canvas, ground: Ground, planned: tuple) -> None:
     else:
         top = ground.horizon + rng.uniform(0.15, 0.6) * (bottom - ground.horizon)
         c.polygon(box_points(c.corner[0], top, c.corner[0] + w, top + rng.uniform(0.2, 0.5) * h), road, 0.25)
-        for x in np.arange(c.corner[0], c.corner[0] + w, 45): c.polygon(box_points(x, top + 0.12 * h, x + 20, top + 0.13 * h), road + 1.5)
+        for x in np.arange(c.corner[0], c.corner[0] + w, 45):
+            c.polygon(box_points(x, top + 0.12 * h, x + 20, top + 0.13 * h), road + 1.5)
     scatter(c, ground, ("pole", "parked", "tree", "pole", "bush"), rng.integers(3, 12), planned)
 
 # %% ../../nbs/10b_scenery.ipynb #6c800801
@@ -220,10 +228,12 @@ def meadow(c: Canvas, ground: Ground, planned: tuple) -> None:
         c.polygon(clump(at, rng.uniform(6, 30), rng), rng.normal(0, 0.5), 0.6, None, 0.4)
     for _ in range(rng.integers(2, 9)):
         at = np.array([c.corner[0] + rng.uniform(0, w), ground.horizon + rng.uniform(0.1, 1) * h])
-        c.polygon(clump(at, rng.uniform(15, 90), rng, 0.35), rng.normal(0.5, 1.2), rng.uniform(0.3, 1.5), None, rng.uniform(0.2, 0.7))
+        patch = clump(at, rng.uniform(15, 90), rng, 0.35)
+        c.polygon(patch, rng.normal(0.5, 1.2), rng.uniform(0.3, 1.5), None, rng.uniform(0.2, 0.7))
     bend, y = rng.uniform(-150, 150), np.linspace(ground.horizon + 3, c.corner[1] + h, 20)
     middle, half = c.corner[0] + w * rng.uniform(0.1, 0.9) + bend * np.sin((y - y[0]) / 90), 0.15 * (y - ground.horizon)
-    if rng.random() < 0.6: c.polygon(np.r_[np.c_[middle - half, y], np.c_[middle + half, y][::-1]], rng.normal(2, 1.5), 0.4)
+    track = np.r_[np.c_[middle - half, y], np.c_[middle + half, y][::-1]]
+    if rng.random() < 0.6: c.polygon(track, rng.normal(2, 1.5), 0.4)
     scatter(c, ground, ("bush", "bush", "tree", "pole", "barrier"), rng.integers(2, 14), planned)
 
 # %% ../../nbs/10b_scenery.ipynb #9ae4018d
@@ -239,7 +249,8 @@ def corridor(c: Canvas, ground: Ground, planned: tuple) -> None:
     c.polygon(box_points(x0, base, x0 + w, y0 + h), rng.normal(-0.5, 1), 0.3)
     for _ in range(rng.integers(2, 7)):
         x, wide = x0 + rng.uniform(0, w), rng.uniform(12, 50)
-        c.polygon(box_points(x, rng.uniform(top - 20, base - 20) if rng.random() < 0.4 else base - rng.uniform(40, 110), x + wide, base), wall + rng.normal(0, 2), 0.2)
+        above = rng.uniform(top - 20, base - 20) if rng.random() < 0.4 else base - rng.uniform(40, 110)
+        c.polygon(box_points(x, above, x + wide, base), wall + rng.normal(0, 2), 0.2)
     for _ in range(rng.integers(0, 5)):
         x, y, r = x0 + rng.uniform(0, w), rng.uniform(y0, max(top, y0) + 1), rng.uniform(2, 7)
         c.polygon(box_points(x - r * 4, y - r * 0.5, x + r * 4, y + r * 0.5), wall + rng.uniform(4, 14))
@@ -280,13 +291,16 @@ def aerial(c: Canvas, ground: Ground, planned: tuple) -> None:
         c.polygon(anywhere() + box_points(0, 0, *size) @ turned, rng.normal(0, 2.2), rng.uniform(0.1, 0.8))
     for _ in range(rng.integers(1, 4)):
         angle, radius = np.linspace(0, rng.uniform(1, 5), 40) + rng.uniform(0, 6), rng.uniform(60, 600)
-        path, half, temp = anywhere() + radius * (np.c_[np.cos(angle), np.sin(angle)] - rng.uniform(-1, 1, 2)), rng.uniform(4, 50), rng.normal(1, 2)
+        path = anywhere() + radius * (np.c_[np.cos(angle), np.sin(angle)] - rng.uniform(-1, 1, 2))
+        half, temp = rng.uniform(4, 50), rng.normal(1, 2)
         c.polygon(band(path, half + rng.uniform(1, 5)), temp + rng.normal(1, 2), 0.3)
         c.polygon(band(path, half), temp, 0.3)
     for _ in range(rng.integers(0, 7)):
         look = random_look(rng, "vehicle", rng.choice([1.0, 5.0]))
-        stamp(c, look.figure(Pose(yaw=rng.uniform(-3, 3), pitch=max(ground.pitch, 0.9))), *anywhere(), ground.px_per_m, None)
-    crowns = [(anywhere(), rng.uniform(0.8, 3) * ground.px_per_m) for _ in range(rng.integers(0, 10))] if rng.random() < 0.6 else []
+        figure = look.figure(Pose(yaw=rng.uniform(-3, 3), pitch=max(ground.pitch, 0.9)))
+        stamp(c, figure, *anywhere(), ground.px_per_m, None)
+    number = rng.integers(0, 10) if rng.random() < 0.6 else 0
+    crowns = [(anywhere(), rng.uniform(0.8, 3) * ground.px_per_m) for _ in range(number)]
     for at, r in [*crowns, *[((x, y), rng.uniform(0.5, 1.3) * ground.px_per_m) for _, x, y in planned]]:
         if c.is_clear(at[0], r * 1.7, 1e9) or abs(at[1] - c.keep_clear[2]) > 4 * r: crown(c, np.array(at), r)
 
@@ -294,7 +308,9 @@ def aerial(c: Canvas, ground: Ground, planned: tuple) -> None:
 def crown(c: Canvas, at: np.ndarray, radius: float) -> None:
     "A tree from above."
     base = c.rng.normal(0.5, 1.5)
-    for _ in range(16): c.polygon(clump(at + c.rng.normal(0, radius * 0.4, 2), radius * c.rng.uniform(0.25, 0.7), c.rng), base + c.rng.normal(0, 0.6), 0.4, 1e9, 0.3)
+    for _ in range(16):
+        leaves = clump(at + c.rng.normal(0, radius * 0.4, 2), radius * c.rng.uniform(0.25, 0.7), c.rng)
+        c.polygon(leaves, base + c.rng.normal(0, 0.6), 0.4, 1e9, 0.3)
 
 # %% ../../nbs/10b_scenery.ipynb #f0c08e15
 def leaves(c: Canvas, ground: Ground, planned: tuple) -> None:

@@ -70,7 +70,7 @@ _CHALLENGES = ("deformation", "occlusion", "distractor", "background clutter", "
                "aspect ratio variation")
 ATTRIBUTES = {
     "simtir": _CHALLENGES,
-    "lsotb-tir": (*_CHALLENGES, "vehicle", "drone", "surveillance", "hand-held"),
+    "lsotb-tir": (*_CHALLENGES, "vehicle-mounted", "drone-mounted", "surveillance", "hand-held"),
     "ptb-tir": ("deformation", "occlusion", "scale variation", "background clutter", "low resolution", "fast motion",
                 "motion blur", "out of view", "intensity variation", "thermal crossover"),
 }

@@ -104,10 +104,10 @@ class TrackingNet(nn.Module):
         scores, feat, feats = classify_episodes(self.backbone, self.classifier, images_PKCHW, boxes_PKxywh, iterations)
         sequences, frames = images_PKCHW.shape[:2]
         split = {s: f.unflatten(0, (sequences, frames)) for s, f in feats.items()}
-        modulation = self.box_branch.reference({s: f[:, 0] for s, f in split.items()}, boxes_PKxywh[:, 0])
+        partner = torch.arange(frames - frames // 2) % (frames // 2)
+        modulation = self.box_branch.reference({s: f[:, partner].flatten(0, 1) for s, f in split.items()}, boxes_PKxywh[:, partner].flatten(0, 1))
         tests = {s: f[:, frames // 2:].flatten(0, 1) for s, f in split.items()}
-        spread = tuple(v.repeat_interleave(frames - frames // 2, 0) for v in modulation)
-        overlaps = self.box_branch.score(self.box_branch.prepare(tests), spread, proposals_PTNxywh.flatten(0, 1))
+        overlaps = self.box_branch.score(self.box_branch.prepare(tests), modulation, proposals_PTNxywh.flatten(0, 1))
         return Outputs(scores, overlaps.unflatten(0, (sequences, -1)), feat)
 
 # %% ../../nbs/33_net.ipynb #a197010f

@@ -1,0 +1,203 @@
+"The simulator: exact boxes, the same bytes from the same seed, resumable writing, and the frozen benchmark."
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tirnas.core import UserError
+from tirnas.data import synthetic as sim
+from tirnas.data.figures import LOOKS, Figure, Pose, box_of, paint, random_look
+from tirnas.data.sequences import ATTRIBUTES, open_dataset
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+PLAIN = sim.Sensor(exposure=0.0, netd=0.0, fixed=0.0, drift=0.0)
+
+
+def box_by_sampling(figure: Figure, per_px: int = 8) -> np.ndarray:
+    "The box of all sample points that lie within any convex outline, by half planes: no OpenCV, no capsule algebra."
+    low, high = np.floor(figure.outlines.min((0, 1))) - 1, np.ceil(figure.outlines.max((0, 1))) + 1
+    x, y = (np.arange(low[i] * per_px, high[i] * per_px) / per_px + 0.5 / per_px for i in (0, 1))
+    points, inside = np.stack(np.meshgrid(x, y), -1), np.zeros((len(y), len(x)), bool)
+    for outline in figure.outlines:
+        edge = np.roll(outline, -1, 0) - outline
+        edge, start = edge[np.abs(edge).sum(1) > 1e-9], outline[np.abs(edge).sum(1) > 1e-9]
+        away = points[:, :, None] - start
+        side = edge[:, 0] * away[..., 1] - edge[:, 1] * away[..., 0]
+        inside |= (side >= -1e-9).all(-1) | (side <= 1e-9).all(-1)
+    rows, columns = y[inside.any(1)], x[inside.any(0)]
+    half = 0.5 / per_px
+    return np.array([columns[0] - half, rows[0] - half, np.ptp(columns) + 2 * half, np.ptp(rows) + 2 * half])
+
+
+def to_edges(box_xywh) -> np.ndarray:
+    return np.r_[box_xywh[:2], box_xywh[:2] + box_xywh[2:]]
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+def test_box_is_the_outline_to_half_a_pixel(kind):
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        pose = Pose(rng.uniform(0, 6), rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(-3, 3), rng.uniform(0, 1.4))
+        figure = random_look(rng, kind, 5).figure(pose)
+        scale = rng.uniform(14, 40) / box_of(figure)[2:].max()
+        figure = Figure(figure.outlines * scale + rng.uniform(60, 90, 2), figure.temps)
+        edges = to_edges(box_of(figure))
+        assert np.abs(edges - to_edges(box_by_sampling(figure))).max() <= 0.5
+        sprite = paint(figure, samples=8)
+        covered = [np.flatnonzero(sprite.cover.max(axis) > 0.02) for axis in (0, 1)]
+        painted = np.array([covered[0][0] + sprite.x, covered[1][0] + sprite.y, covered[0][-1] + 1 + sprite.x, covered[1][-1] + 1 + sprite.y])
+        assert (painted[:2] <= edges[:2] + 0.5).all() and (painted[2:] >= edges[2:] - 0.5).all()
+        assert np.abs(painted - edges).max() <= 1.1
+
+
+def test_box_of_a_filmed_scene_is_where_the_target_changes_the_field():
+    "Warm the target by 40 K: the field changes exactly within its box, by the same outline whether the camera moves or not."
+    for seed, camera in ((5, "drone"), (6, "zoom"), (9, "static")):
+        scene = sim.random_scene(seed, 8, kind="aerial", target="person", camera=camera, sensor=PLAIN, distractors=0, crossings=0, occluders=0, zoom=1.3)
+        stage = sim.set_stage(scene)
+        warm = stage._replace(actors=[stage.actors[0]._replace(texture=stage.actors[0].texture + 40)])
+        for t in (0, 7):
+            (cold_field, take), (warm_field, _) = (sim.shoot(scene, s, t) for s in (stage, warm))
+            changed = np.argwhere(warm_field - cold_field > 0.4)
+            found = np.r_[changed.min(0)[::-1], changed.max(0)[::-1] + 1]
+            assert take.visible > 0.98
+            assert (np.abs(found - to_edges(take.boxes_xywh[0])) <= 1.01).all()
+
+
+def test_first_frame_shows_the_whole_target():
+    for seed in range(40):
+        scene = sim.random_scene(seed, 2)
+        _, take = next(sim.film(scene))
+        x, y, w, h = take.boxes_xywh[0]
+        assert take.visible >= 0.6, seed
+        assert min(w, h) >= 12 and x > 0 and y > 0 and x + w < 320 and y + h < 240, seed
+
+
+def test_boxes_always_have_a_size_within_the_frame():
+    for seed in (405, 13):
+        rendered = sim.render(sim.random_scene(seed, 40, exits=True, camera="static", target="person", speed_mps=3.0))
+        boxes = rendered.boxes_xywh
+        assert (boxes[:, 2:] >= 1).all() and (boxes[:, :2] >= 0).all() and (boxes[:, :2] + boxes[:, 2:] <= (320, 240)).all()
+        assert len(rendered.frames) == 40 and all(f.shape == (240, 320) and f.dtype == np.uint8 for f in rendered.frames)
+        assert (rendered.visible >= 0).all() and (rendered.visible <= 1).all()
+
+
+def test_visible_share_is_lost_to_what_stands_before_the_target():
+    scene = sim.random_scene(3, 2, kind="field", target="person", camera="static", sensor=PLAIN, distractors=0, crossings=0, occluders=0)
+    stage = sim.set_stage(scene)
+    target = stage.actors[0]
+    twin = target._replace(depth=target.depth + 1)
+    assert sim.shoot(scene, stage, 0)[1].visible > 0.97
+    assert sim.shoot(scene, stage._replace(actors=[target, twin]), 0)[1].visible < 0.1
+    assert sim.shoot(scene, stage._replace(actors=[target, target._replace(depth=target.depth - 1)]), 0)[1].visible > 0.97
+    assert sim.shoot(scene, stage._replace(front=np.full_like(stage.front, 1e9)), 0)[1].visible < 0.01
+
+
+def test_sensor_changes_the_picture_but_not_the_scene():
+    scene = sim.random_scene(11, 6)
+    hot, cold = (sim.render(dataclasses.replace(scene, sensor=dataclasses.replace(PLAIN, white_hot=w))) for w in (True, False))
+    assert np.array_equal(hot.boxes_xywh, cold.boxes_xywh) and np.array_equal(hot.visible, cold.visible)
+    assert all(np.abs(a.astype(int) + b - 255).max() <= 1 for a, b in zip(hot.frames, cold.frames))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_same_seed_same_bytes_whatever_the_number_of_jobs(tmp_path):
+    for name, jobs in (("one", 1), ("two", 2)):
+        assert sim.simulate(tmp_path / name, 3, 4, seed=5, jobs=jobs, progress=False) == 3
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    sim.simulate(tmp_path / "other", 3, 4, seed=6, progress=False)
+    assert files(tmp_path / "one") != files(tmp_path / "other")
+
+
+def test_only_what_is_missing_or_half_written_is_filmed(tmp_path):
+    sim.simulate(tmp_path, 3, 4, seed=5, progress=False)
+    whole, kept = files(tmp_path), (tmp_path / "train_0000" / "img" / "0001.jpg").stat().st_mtime_ns
+    (tmp_path / "train_0001").rename(tmp_path / ".train_0001.partial")
+    (tmp_path / ".train_0001.partial" / "img" / "0002.jpg").write_bytes(b"half")
+    (tmp_path / "train_0002" / "scene.json").unlink()
+    assert sim.simulate(tmp_path, 3, 4, seed=5, progress=False) == 2
+    assert files(tmp_path) == whole and (tmp_path / "train_0000" / "img" / "0001.jpg").stat().st_mtime_ns == kept
+
+
+def test_a_sequence_of_another_scene_is_filmed_anew(tmp_path):
+    sim.simulate(tmp_path, 1, 4, seed=5, progress=False)
+    assert sim.simulate(tmp_path, 1, 5, seed=5, progress=False) == 1
+    assert len(open_dataset(tmp_path)[0]) == 5
+
+
+def test_layout_is_that_of_the_benchmark(tmp_path):
+    sim.simulate(tmp_path, 2, 3, seed=0, prefix="walk", progress=False)
+    sequences = open_dataset(tmp_path)
+    assert [s.name for s in sequences] == ["walk_0000", "walk_0001"]
+    assert len((tmp_path / "att" / "walk_0000.txt").read_text().split(",")) == 12
+    rendered = sim.render(sim.random_scene(0, 3))
+    assert np.abs(sequences[0].boxes_xywh - rendered.boxes_xywh).max() <= 1e-4
+    assert sequences[0].attributes == rendered.attributes
+    assert len((tmp_path / "walk_0000" / "visible.txt").read_text().split()) == 3
+
+
+@pytest.mark.parametrize("change, text", [
+    (dict(sequences=0), "sequences is 0"), (dict(sequences=-2), "sequences is -2"), (dict(frames=0), "frames is 0"),
+    (dict(frames=-1), "frames is -1"), (dict(jobs=0), "jobs is 0"), (dict(seed=-1), "seed is -1"), (dict(seed=10 ** 9), "seed is"),
+])
+def test_bad_numbers_are_named(tmp_path, change, text):
+    with pytest.raises(UserError, match=text): sim.simulate(tmp_path / "out", **{**dict(sequences=1, frames=2, seed=0, progress=False), **change})
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="is a file"): sim.simulate(tmp_path / "out", 1, 2, seed=0, progress=False)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_bad_scenes_are_named():
+    with pytest.raises(UserError, match="frame size"): sim.random_scene(0, size_hw=(95, 320))
+    for name in ("kind", "target", "camera"):
+        with pytest.raises(UserError, match=f"{name} is 'moon'"): sim.random_scene(0, **{name: "moon"})
+
+
+def test_odd_sizes_and_single_frames_can_be_filmed():
+    for size, frames in (((96, 96), 1), ((480, 640), 1), ((200, 97), 2)):
+        rendered = sim.render(sim.random_scene(17, frames, size))
+        assert len(rendered.frames) == frames and rendered.frames[0].shape == size
+
+
+def stored_scene(name: str) -> dict:
+    return json.loads((SAMPLES / name / "scene.json").read_text())
+
+
+def test_benchmark_is_complete_and_small():
+    scenes, sequences = sim.simtir_scenes(), open_dataset(SAMPLES)
+    assert {s.name for s in sequences} == set(scenes) and len(sequences) >= 12
+    assert all(len(s) >= 84 and s.frame(0).shape == (240, 320) and s.frame(0).dtype == np.uint8 for s in sequences)
+    assert sum(p.stat().st_size for p in SAMPLES.rglob("*") if p.is_file()) <= 11.5e6
+    counts = {name: sum(name in s.attributes for s in sequences) for name in ATTRIBUTES["simtir"]}
+    assert min(counts.values()) >= 2, counts
+
+
+def test_benchmark_seeds_are_never_training_seeds():
+    assert min(scene.seed for scene in sim.simtir_scenes().values()) >= (10 ** 9 - 1) * 10 ** 6 + 10 ** 6
+
+
+def test_stored_scenes_are_those_of_the_list():
+    for name, scene in sim.simtir_scenes().items():
+        assert stored_scene(name) == json.loads(json.dumps(dataclasses.asdict(scene)))
+
+
+@pytest.mark.parametrize("number", [0, 11])
+def test_benchmark_can_be_filmed_again(number):
+    name, scene = list(sim.simtir_scenes().items())[number]
+    stored = next(s for s in open_dataset(SAMPLES) if s.name == name)
+    rendered = sim.render(scene)
+    assert np.abs(stored.boxes_xywh - rendered.boxes_xywh).max() <= 1e-4
+    assert stored.attributes == rendered.attributes
+    for t in (0, len(stored) // 2, len(stored) - 1):
+        assert np.abs(stored.frame(t).astype(int) - rendered.frames[t]).mean() < 6
+        assert abs(stored.frame(t).mean() - rendered.frames[t].mean()) < 1
