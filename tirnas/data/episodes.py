@@ -21,17 +21,18 @@ def usable_frames(boxes_xywh: np.ndarray) -> np.ndarray:
     "Indices of the frames whose box is finite and has a size."
     return np.flatnonzero(np.isfinite(boxes_xywh).all(1) & (boxes_xywh[:, 2:] > 0).all(1))
 
-# %% ../../nbs/13_episodes.ipynb #b3f30e9b
+# %% ../../nbs/13_episodes.ipynb #17648e9e
 def draw_frames(usable: np.ndarray, num_frames: int, max_gap: int, rng: np.random.Generator) -> np.ndarray:
-    "Sorted frame indices: half up to a base frame, half from it on, each at most `max_gap` frames away."
-    half = num_frames // 2
-    base = rng.integers(min(half, len(usable) - 1), max(len(usable) - half, half + 1)) if len(usable) > 1 else 0
-    base = min(base, len(usable) - 1)
-    before = usable[max(np.searchsorted(usable, usable[base] - max_gap), 0):base + 1]
-    after = usable[base + 1:np.searchsorted(usable, usable[base] + max_gap, side="right")]
-    past = np.sort(rng.choice(before, half, replace=len(before) < half))
-    future = np.sort(rng.choice(after, num_frames - half, replace=len(after) < num_frames - half)) if len(after) else past
-    return np.concatenate([past, future])
+    "Sorted frame indices: half up to a base frame, half after it, each at most `max_gap` frames away where there are any."
+    half, count = num_frames // 2, len(usable)
+    lowest = min(half, count - 1) - 1
+    base = rng.integers(lowest, max(count - (num_frames - half), lowest + 1))
+    past, future = usable[:base + 1], usable[base + 1:]
+    past = past[past >= usable[base] - max_gap]
+    near = future[future <= usable[base] + max_gap]
+    near = near if len(near) else future[:1]
+    pick = lambda frames, n: np.sort(rng.choice(frames, n, replace=len(frames) < n))
+    return np.concatenate([pick(past, half), pick(near, num_frames - half)])
 
 # %% ../../nbs/13_episodes.ipynb #1d3927b2
 @dataclasses.dataclass(frozen=True)

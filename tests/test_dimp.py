@@ -1,0 +1,125 @@
+"""DiMP's equations against autograd, brute force and an exact line search."""
+import pytest
+import torch
+
+from tirnas.boxes import iou
+from tirnas.dimp.filter import (FilterOptimiser, apply_adjoint, apply_filter, descent_step, distance_map, from_score_cells, lookup,
+                                to_score_cells)
+from tirnas.dimp.iou import draw_proposals, refine_boxes
+from tirnas.dimp.prpool import prroi_pool
+
+
+def fractions(map_hw, box_xyxy, bins, samples):
+    "Average of the bilinear extension over bins by midpoint sampling, in cell coordinates."
+    x0, y0, x1, y1 = box_xyxy
+    at = lambda a, b: a + (b - a) * (torch.arange(bins * samples, dtype=torch.float64) + 0.5) / (bins * samples)
+    hat = lambda points, n: (1 - (points[:, None] - torch.arange(n)).abs()).clamp(0)
+    values = hat(at(y0, y1), map_hw.shape[0]) @ map_hw @ hat(at(x0, x1), map_hw.shape[1]).T
+    return values.reshape(bins, samples, bins, samples).mean((1, 3))
+
+
+@pytest.mark.parametrize("bins", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 8])
+def test_pooling_is_the_integral(bins, stride):
+    generator = torch.Generator().manual_seed(bins)
+    field = torch.randn(2, 3, 12, 15, generator=generator, dtype=torch.float64)
+    corners = torch.rand(2, 4, 2, 2, generator=generator, dtype=torch.float64) * 20 - 3
+    boxes = torch.cat([corners.amin(2), corners.amax(2) + 0.5], -1)
+    pooled = prroi_pool(field, boxes * stride + 0.5, bins, stride)
+    for b in range(2):
+        for n in range(4):
+            for c in range(3):
+                assert torch.allclose(pooled[b, n, c], fractions(field[b, c], boxes[b, n], bins, 300), atol=2e-4)
+
+
+def test_pooling_gradients():
+    field = torch.randn(1, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    boxes = torch.tensor([[[0.7, 1.3, 4.4, 5.1], [-1.2, 2.1, 3.3, 9.4]]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f, b: prroi_pool(f, b, 3, 1), (field, boxes))
+
+
+def episode(size):
+    torch.manual_seed(size)
+    feat = 0.1 * torch.randn(2, 3, 5, 9, 9, dtype=torch.float64)
+    filt = torch.randn(2, 5, size, size, dtype=torch.float64)
+    hw = (10, 10) if size % 2 == 0 else (9, 9)
+    centers = torch.rand(2, 3, 2, dtype=torch.float64) * 8
+    label, mask, weight = (m.detach() for m in FilterOptimiser().double().maps(distance_map(centers, hw)))
+    return filt, feat, label, mask, weight * torch.rand(2, 3, 1, 1, dtype=torch.float64), torch.tensor(0.03, dtype=torch.float64)
+
+
+def objective(f, feat, label, mask, weight, reg):
+    s = apply_filter(f, feat)
+    return (weight * (mask * s + (1 - mask) * s.relu() - label)).square().sum((1, 2, 3)) + reg * f.square().sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_adjoint(size):
+    filt, feat, label, *_ = episode(size)
+    assert torch.allclose((apply_filter(filt, feat) * label).sum(), (filt * apply_adjoint(label, feat, size)).sum())
+    grad, = torch.autograd.grad((apply_filter(filt.requires_grad_(), feat) * label).sum(), filt)
+    assert torch.allclose(grad, apply_adjoint(label, feat, size))
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_step_is_the_gradient_and_its_exact_length(size):
+    "Direction from autograd; length from a parabola through the objective linearised at the filter."
+    filt, *terms = episode(size)
+    step = descent_step(filt, *terms)
+    grad, = torch.autograd.grad(objective(filt.requires_grad_(), *terms).sum(), filt)
+    feat, label, mask, weight, reg = terms
+    scores = apply_filter(filt, feat).detach()
+    slope = weight * (mask + (1 - mask) * (scores > 0))
+    residual = weight * (mask * scores + (1 - mask) * scores.relu() - label)
+    along = slope * apply_filter(grad / 2, feat)
+    value = lambda a: ((residual - a * along).square().sum((1, 2, 3)) + reg * (filt - a * grad / 2).square().sum((1, 2, 3))).detach()
+    low, mid, high = value(0.0), value(0.5), value(1.0)
+    best = (0.75 * low - mid + 0.25 * high) / (low - 2 * mid + high)
+    assert torch.allclose(step, (best[:, None, None, None] * grad / 2).detach())
+
+
+def test_optimiser_descends_and_learns():
+    filt, feat, *_ = episode(4)
+    module = FilterOptimiser().double()
+    iterates = module(torch.zeros_like(filt), feat, torch.full((2, 3, 2), 4.0, dtype=torch.float64), 6)
+    label, mask, weight = module.maps(distance_map(torch.full((2, 3, 2), 4.0, dtype=torch.float64), (10, 10)))
+    values = [objective(f, feat, label, mask, weight / 3 ** 0.5, torch.tensor(0.01)).sum().item() for f in iterates]
+    assert all(b < a for a, b in zip(values, values[1:]))
+    apply_filter(iterates[-1], feat).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_sample_weights_equal_repetition():
+    "A frame of weight 2/3 beside one of 1/3 is a frame that occurs twice among three."
+    _, feat, *_ = episode(4)
+    module, centers = FilterOptimiser().double(), torch.rand(2, 2, 2, dtype=torch.float64) * 8
+    start, twice = torch.zeros(2, 5, 4, 4, dtype=torch.float64), [0, 0, 1]
+    weights = torch.tensor([[2 / 3, 1 / 3]], dtype=torch.float64).expand(2, 2)
+    weighted = module(start, feat[:, :2], centers, 3, weights)[-1]
+    assert torch.allclose(weighted, module(start, feat[:, twice], centers[:, twice], 3)[-1])
+
+
+def test_lookup_beyond_the_table_is_its_end():
+    table = torch.randn(100)
+    assert torch.allclose(lookup(table, torch.tensor([9.9, 50.0])), table[-1].expand(2), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [3, 4])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_score_cells_round_trip(size, stride):
+    points = torch.rand(10, 2, dtype=torch.float64) * 100
+    assert torch.allclose(from_score_cells(to_score_cells(points, stride, size), stride, size), points)
+
+
+def test_proposals_overlap_and_repeat():
+    boxes = torch.tensor([[10.0, 10, 20, 50], [40, 5, 60, 8]])
+    first, second = (draw_proposals(boxes, 50, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, second) and iou(first, boxes[:, None]).min() > 0.1 and (first[..., 2:] > 0).all()
+
+
+def test_refinement_climbs_a_smooth_hill():
+    goal = torch.tensor([60.0, 50.0, 3.0, 4.0])
+    hill = lambda b: -((b[:, 0] + b[:, 2] / 2 - goal[0]) / 20) ** 2 - (b[:, 2].log() - goal[2]) ** 2 - (b[:, 3].log() - goal[3]) ** 2
+    start = torch.tensor([[45.0, 30.0, 25.0, 40.0]])
+    boxes, value = refine_boxes(hill, start, 60, 0.1)
+    assert value > hill(start) and abs(boxes[0, 2].log() - 3) < 0.05 and abs(boxes[0, 3].log() - 4) < 0.05

@@ -1,0 +1,148 @@
+"""Episodes, losses, search and retraining: brute force, disjoint groups, exact resumption."""
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from tirnas.boxes import iou
+from tirnas.core import UserError
+from tirnas.data.crops import Augmentation, crop_frame, normalise, search_window
+from tirnas.data.episodes import EpisodeSampler, EpisodeSettings, draw_frames, split_halves, usable_frames
+from tirnas.data.sequences import Sequence
+from tirnas.dimp.net import ClassifierSettings, HeadSettings
+from tirnas.losses import LossWeights, batch_hard_triplet, center_loss, classification_loss, hinge_loss, joint_loss, overlap_loss
+from tirnas.nets.cells import Macro
+from tirnas.search import AdamSettings, SearchParams, WeightSettings, apply_gradients, gradients, search_epoch, search_loss, start_search, to_tensors
+
+
+class Blocks(Sequence):
+    "A warm block that walks over fixed noise, in memory."
+    def frame(self, t):
+        size = int(self.name[-2:])
+        ground = np.random.default_rng(size).normal(80, 8, (60, 96))
+        ground[20:20 + 2 * size, 10 + t:10 + t + size] += 60
+        return ground.astype(np.uint8)
+
+
+BLOCKS = [Blocks(f"block_{s:02d}", tuple(range(30)), np.array([[10.0 + t, 20, s, 2 * s] for t in range(30)])) for s in range(7, 13)]
+EPISODES = EpisodeSettings(num_pedestrians=2, num_frames=4, crop_px=64, search_factor=4.0, max_gap=10, center_jitter=2.0, scale_jitter=0.2)
+SEARCH = SearchParams(seed=0, epochs=3, steps=2, warmup_epochs=1, rate=2, selection="random", filter_steps=2, label_sigma=1.0, hinge=10.0,
+                      macro=Macro("dual", 3, 4, 4), heads=ClassifierSettings(8, 16, 4), episodes=EPISODES, augmentation=Augmentation(flip=0.5),
+                      weights=WeightSettings("sgd", 0.1, 0.001, 0.9, 3e-4, 5.0), alpha=AdamSettings(0.02, 0.5, 0.999, 1e-3))
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 9, 40])
+@pytest.mark.parametrize("num_frames", [2, 4, 6, 8])
+def test_frames_are_causal(length, num_frames):
+    "Train frames never come after test frames, whatever the length; indices stay in range."
+    rng, usable = np.random.default_rng(length), np.arange(length) * 2
+    for _ in range(200):
+        drawn = draw_frames(usable, num_frames, 10, rng)
+        assert len(drawn) == num_frames and (np.diff(drawn) >= 0).all() and np.isin(drawn, usable).all() and np.ptp(drawn) <= 20
+        if length > 2: assert drawn[0] < drawn[-1]
+
+
+def test_unusable_boxes_are_left_out():
+    boxes = np.array([[1, 1, 5, 5], [np.nan] * 4, [1, 1, 0, 5], [0, 0, 3, 3], [1, 1, 4, -2]], dtype=float)
+    assert usable_frames(boxes).tolist() == [0, 3]
+
+
+def test_training_and_tracking_see_the_same_pixels():
+    "Without jitter and augmentation, an episode's crop is the tracker's crop, bit for bit, and so is the box."
+    still = dataclasses.replace(EPISODES, center_jitter=0.0, scale_jitter=0.0)
+    batch = EpisodeSampler(BLOCKS, still, Augmentation(), 0)(3)
+    for p, name in enumerate(batch.names):
+        sequence = next(s for s in BLOCKS if s.name == name)
+        for k, t in enumerate(batch.frame_indices[p]):
+            window = search_window(sequence.boxes_xywh[t], 4.0, 64)
+            assert np.array_equal(batch.images[p, k, 0], normalise(crop_frame(sequence.frame(t), window)))
+            assert np.allclose(batch.boxes_xywh[p, k], window.to_crop(sequence.boxes_xywh[t]))
+
+
+def test_halves():
+    names = [f"s{i}" for i in range(11)]
+    weight, arch = split_halves(names, 4)
+    assert not set(weight) & set(arch) and set(weight) | set(arch) == set(names) and abs(len(weight) - len(arch)) <= 1
+    assert split_halves(names[::-1], 4) == (weight, arch) != split_halves(names, 5)
+    with pytest.raises(UserError, match="cannot be halved"): split_halves(["one"], 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_triplets_by_enumeration(seed):
+    embed = torch.nn.functional.normalize(torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+    flat, who = embed.flatten(0, 1), [i // 3 for i in range(12)]
+    terms = []
+    for a in range(12):
+        d = (flat[a] - flat).norm(dim=1)
+        terms.append(max(0.3 + d[p] - d[n] for p in range(12) for n in range(12) if who[p] == who[a] != who[n]).clamp(min=0))
+    assert torch.allclose(batch_hard_triplet(embed, 0.3), torch.stack(terms).mean())
+
+
+def test_triplet_gradients():
+    embed = torch.randn(3, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda e: batch_hard_triplet(e, 0.3), (embed,))
+
+
+def test_other_losses_by_hand():
+    scores, label = torch.tensor([[0.9, -0.4, 0.2]], dtype=torch.float64), torch.tensor([[1.0, 0.01, 0.3]], dtype=torch.float64)
+    assert torch.isclose(hinge_loss(scores, label), torch.tensor((0.1 ** 2 + 0 + 0.1 ** 2) / 3, dtype=torch.float64))
+    p = 1 / (1 + np.exp(-8 * (scores.numpy()[0] - 0.5)))
+    assert np.isclose(classification_loss(scores, label).item(), -(np.log(p[0]) + np.log(1 - p[1]) + np.log(1 - p[2])) / 3)
+    a, b = torch.randn(3, 5), torch.randn(3, 5)
+    assert torch.isclose(center_loss(a, b), ((a - b) ** 2).sum() / 6)
+    boxes, proposals = torch.tensor([[[10.0, 10, 20, 40]]]), torch.tensor([[[[15.0, 10, 20, 40], [0, 0, 5, 5]]]])
+    expected = ((0.2 - (2 * iou(proposals, boxes[:, :, None]) - 1)) ** 2).mean()
+    assert torch.isclose(overlap_loss(torch.full((1, 1, 2), 0.2), proposals, boxes), expected)
+
+
+def test_each_group_moves_alone():
+    "Alpha rests in the warm-up; afterwards its optimiser and that of the weights never touch the other group."
+    run = start_search(BLOCKS, SEARCH, CPU)
+    held = {id(p) for group in run.weight_optimiser.param_groups for p in group["params"]}
+    assert not held & {id(a) for a in run.net.alpha_parameters()}
+    assert len(held) + 2 == len(list(run.net.parameters()))
+    copy = lambda ps: [p.detach().clone() for p in ps]
+    same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a, b))
+    alpha, weights = copy(run.net.alpha_parameters()), copy(run.net.weight_parameters())
+    search_epoch(run, 0, CPU)
+    assert same(alpha, run.net.alpha_parameters()) and not same(weights, run.net.weight_parameters())
+    weights = copy(run.net.weight_parameters())
+    loss = search_loss(run.net, *to_tensors(run.samplers["arch"](0), CPU), SEARCH)
+    apply_gradients(gradients(loss, run.net.alpha_parameters()), run.net.alpha_parameters(), run.alpha_optimiser)
+    assert not same(alpha, run.net.alpha_parameters()) and same(weights, run.net.weight_parameters())
+
+
+def test_alpha_gradient_is_that_of_the_search_loss():
+    "A finite difference of the loss along one alpha, with the channel selection held by the seed."
+    run = start_search(BLOCKS, SEARCH, CPU)
+    batch, alpha = to_tensors(run.samplers["arch"](0), CPU), run.net.alpha_parameters()
+    run.net.double()
+    batch = [x.double() for x in batch]
+
+    def value(shift):
+        torch.manual_seed(1)
+        with torch.no_grad(): alpha[0][0, 3] += shift
+        loss = search_loss(run.net, *batch, SEARCH)
+        with torch.no_grad(): alpha[0][0, 3] -= shift
+        return loss
+
+    grad = gradients(value(0.0), alpha)[0][0, 3]
+    assert torch.isclose(grad, (value(1e-4) - value(-1e-4)).detach() / 2e-4, rtol=1e-3, atol=1e-9)
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    p = torch.nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(FloatingPointError): gradients(p * float("nan"), [p])
+
+
+def test_joint_loss_is_differentiable_everywhere():
+    from tirnas.dimp.iou import draw_proposals
+    from tirnas.dimp.net import TrackingNet
+    from tirnas.nets.genotype import DerivedNetwork, random_genotype
+    net = TrackingNet(DerivedNetwork(random_genotype("single", 3), Macro("single", 3, 4, 4)), HeadSettings(8, 16, 4, 16))
+    images, boxes = to_tensors(EpisodeSampler(BLOCKS, EPISODES, Augmentation(), 0)(0), CPU)
+    proposals = draw_proposals(boxes[:, 2:], 4, torch.Generator().manual_seed(0))
+    loss, _ = joint_loss(net, images, boxes, proposals, LossWeights(1, 1, 1, 1, 1, 0.3, 1.0), 2)
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients(loss, list(net.parameters())))
