@@ -123,8 +123,8 @@ def test_damaged_files_are_refused_with_one_sentence(tmp_path, text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match="cannot read genotype"): Genotype.load(tmp_path / "missing.json")
-    with pytest.raises(UserError, match="cannot read genotype"): Genotype.load(tmp_path)
+    with pytest.raises(UserError, match="cannot be read as a genotype"): Genotype.load(tmp_path / "missing.json")
+    with pytest.raises(UserError, match="cannot be read as a genotype"): Genotype.load(tmp_path)
     (tmp_path / "image.json").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(UserError, match="image.json"): Genotype.load(tmp_path / "image.json")
     (tmp_path / "deep.json").write_text("[" * 100_000)

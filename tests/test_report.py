@@ -92,11 +92,9 @@ def test_many_trackers_without_attributes():
 def test_csv_keeps_every_digit(scores):
     for kind, thresholds in CURVES.items():
         rows = list(csv.DictReader(io.StringIO(curve_csv(scores, kind))))
-        assert list(rows[0]) == ["threshold", "tracker", "value"] and len(rows) == 3 * len(thresholds)
-        for name in scores:
-            mine = [row for row in rows if row["tracker"] == name]
-            assert [float(row["value"]) for row in mine] == scores[name]["curves"][kind]
-            np.testing.assert_allclose([float(row["threshold"]) for row in mine], thresholds, atol=1e-12)
+        assert list(rows[0]) == ["threshold", *sorted(scores)] and len(rows) == len(thresholds)
+        for name in scores: assert [float(row[name]) for row in rows] == scores[name]["curves"][kind]
+        np.testing.assert_allclose([float(row["threshold"]) for row in rows], thresholds, atol=1e-12)
 
 
 def test_report_files(scores, tmp_path):

@@ -45,17 +45,24 @@ def track(
     from tirnas.boxes import parse_box
     from tirnas.data.sequences import open_source, write_boxes
     first = parse_box(box)
+    if out.is_dir(): raise UserError(f"--out {out} is a folder: give a file for the boxes, for example {out}/boxes.txt")
     stream, count = open_source(source)
     from tirnas.tracker import Tracker
-    tracker, boxes, lost, seconds = Tracker.load(model), [first], 0, 0.0
-    for t, frame in enumerate(tqdm(stream, total=count, unit="frame", desc="track", file=sys.stderr)):
-        started = time.perf_counter()
-        if t == 0: tracker.init(frame, first)
-        else:
-            found, state = tracker.update(frame)
-            boxes.append(found)
-            lost += state.status == "lost"
-        seconds += time.perf_counter() - started
+    tracker, boxes, lost, seconds = Tracker.load(model), [], 0, 0.0
+    frames = tqdm(stream, total=count, unit="frame", desc="track", file=sys.stderr)
+    try:
+        for frame in frames:
+            started = time.perf_counter()
+            if not boxes: boxes.append(first); tracker.init(frame, first)
+            else:
+                found, state = tracker.update(frame)
+                boxes.append(found)
+                lost += state.status == "lost"
+            seconds += time.perf_counter() - started
+    except KeyboardInterrupt: typer.echo("stopped; the frames so far are kept", err=True)
+    finally: frames.close()
+    if not boxes: raise UserError(f"{source} holds no frames: give a folder of images, a video file or a camera number")
+    if count and len(boxes) < count: typer.echo(f"tirnas: {source} announces {count} frames, {len(boxes)} could be read", err=True)
     write_boxes(out, boxes)
     typer.echo(f"{len(boxes)} frames, {len(boxes) / seconds:.1f} fps, lost in {lost} frames; boxes in {out}")
 

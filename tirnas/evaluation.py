@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .benchmark import load_fps, load_results, run_benchmark
 from .core import UserError, fingerprint, write_json
-from .data.sequences import Sequence, to_file
+from .data.sequences import Sequence, digest, to_file
 from .metrics import score_tracker
 from .report import write_report
 
@@ -30,9 +30,8 @@ class EvaluateParams:
 # %% ../nbs/63_evaluation.ipynb #06d74ab0
 def raw_folder(work: Path, model: Path, params: EvaluateParams, sequences: Items[Sequence]) -> Path:
     "The folder of raw results of exactly this model on exactly these sequences."
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    annotations = hashlib.sha256(b"".join(s.boxes_xywh.tobytes() for s in sequences)).hexdigest()
-    return work / f"results-{fingerprint(params, digest, annotations, [[s.name, len(s)] for s in sequences])}"
+    weights = hashlib.sha256(model.read_bytes()).hexdigest()
+    return work / f"results-{fingerprint(params, weights, digest(sequences))}"
 
 # %% ../nbs/63_evaluation.ipynb #076cd70e
 def without_times(scores: dict) -> dict:
@@ -65,7 +64,7 @@ def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Pa
     scores = track_all(params, sequences, model, raw, jobs)
     lasting = without_times(scores)
     shutil.rmtree(here / "out" / "results", ignore_errors=True)
-    shutil.copytree(raw, here / "out" / "results", ignore=shutil.ignore_patterns("*_time.txt"))
+    shutil.copytree(raw, here / "out" / "results", ignore=shutil.ignore_patterns("*_time.txt", "model.sha256"))
     write_report(lasting, [], here / "out" / "report")
     write_json(here / "metrics.json", headline(lasting))
     return scores

@@ -149,11 +149,11 @@ CURVES = {"success": OVERLAP_THRESHOLDS, "precision": ERROR_THRESHOLDS_PX, "norm
 
 
 def curve_csv(scores: dict[str, dict], kind: str) -> str:
-    "Return the curves `kind` as CSV with the columns threshold, tracker, value."
+    "Return the curves `kind` as CSV: a column of thresholds, then one for each tracker."
     quoted = {name: '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n') else name for name in sorted(scores)}
-    curve = lambda name: zip(CURVES[kind], scores[name]["curves"][kind])
-    rows = [f"{threshold:.2f},{quoted[name]},{value!r}" for name in quoted for threshold, value in curve(name)]
-    return "\n".join(["threshold,tracker,value", *rows]) + "\n"
+    columns = zip(*(scores[name]["curves"][kind] for name in quoted))
+    rows = [",".join([f"{threshold:.2f}", *map(repr, row)]) for threshold, row in zip(CURVES[kind], columns)]
+    return "\n".join([",".join(["threshold", *quoted.values()]), *rows]) + "\n"
 
 # %% ../nbs/62_report.ipynb #ad2c4da4
 def html_table(rows: list[list[str]]) -> str:

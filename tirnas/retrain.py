@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .core import fingerprint, resume_state, save_state, seed_everything
+from .core import fingerprint, resume_state, save_state, seed_everything, use_threads
 from .data.crops import Augmentation
 from .data.episodes import Episodes, EpisodeSampler, EpisodeSettings, prefetch
-from .data.sequences import Sequence
+from .data.sequences import Sequence, digest
 from .dimp.iou import draw_proposals
 from .dimp.net import HeadSettings, ModelCard, TrackingNet
 from .losses import LossWeights, joint_loss
@@ -132,7 +132,7 @@ def start_retrain(sequences: Items[Sequence], genotype: Genotype, params: Retrai
 def retrain_epoch(run: RetrainRun, epoch: int) -> dict:
     "Run one epoch; returns the mean of each term."
     steps = range(epoch * run.params.steps, (epoch + 1) * run.params.steps)
-    with ThreadPoolExecutor(side_by_side(run.params.shards)) as pool:
+    with ThreadPoolExecutor(side_by_side(run.params.shards), initializer=use_threads) as pool:
         rows = [run.step(step, batches, pool) for step, batches in zip(steps, prefetch(run.batches, steps))]
     return {"epoch": epoch, "lr": rate_at(steps[-1], run.params), **{k: sum(r[k] for r in rows) / len(rows) for k in rows[0]}}
 
@@ -140,7 +140,7 @@ def retrain_epoch(run: RetrainRun, epoch: int) -> dict:
 def retrain(sequences: Items[Sequence], genotype: Genotype, params: RetrainParams, device: torch.device,
             checkpoint: Path | str | None = None, report: Callable[[dict], None] = lambda record: None):
     "Train the derived network from scratch: (net, one record an epoch); `checkpoint` is written each epoch and resumed from."
-    mark = fingerprint(params, genotype, [[s.name, len(s)] for s in sequences], str(device))
+    mark = fingerprint(params, genotype, digest(sequences), str(device))
     run, history = start_retrain(sequences, genotype, params, device), []
     net = run.copies[0]
     if state := resume_state(checkpoint, mark):

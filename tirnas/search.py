@@ -18,7 +18,7 @@ from torch import nn
 from .core import UserError, fingerprint, resume_state, save_state, seed_everything
 from .data.crops import Augmentation
 from .data.episodes import Episodes, EpisodeSampler, EpisodeSettings, prefetch, split_halves
-from .data.sequences import Sequence
+from .data.sequences import Sequence, digest
 from .dimp.net import Classifier, ClassifierSettings, classify_episodes
 from .losses import score_losses
 from .nets.cells import Macro
@@ -197,7 +197,7 @@ def search(sequences: Items[Sequence], params: SearchParams, device: torch.devic
     "Search and return the genotype and one record an epoch; `checkpoint` is written each epoch and resumed from."
     if params.warmup_epochs >= params.epochs:
         raise UserError(f"warmup_epochs is {params.warmup_epochs} of {params.epochs} epochs: alpha would never move; give fewer")
-    mark = fingerprint(params, [[s.name, len(s)] for s in sequences], str(device))
+    mark = fingerprint(params, digest(sequences), str(device))
     run = start_search(sequences, params, device)
     if state := resume_state(checkpoint, mark): run.restore(state)
     for epoch in range(len(run.history), params.epochs):

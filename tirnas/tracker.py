@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHIFTS', 'BLURS', 'ANGLES', 'TrackSettings', 'rotated_crop', 'first_views', 'Memory', 'Peak', 'highest',
-           'weigh_by_place', 'judge', 'between_cells', 'start_boxes', 'part_way', 'Tracker', 'known_models',
+           'weigh_by_place', 'judge', 'between_cells', 'start_boxes', 'damp_size', 'Tracker', 'known_models',
            'find_model']
 
 # %% ../nbs/50_tracker.ipynb #ad6d5003
@@ -49,9 +49,8 @@ class TrackSettings:
     size_jitter: float = 0.5        # of their sizes
     refine_steps: int = 5           # ascent steps
     refine_rate: float = 0.05       # step in units of the box, see refine_boxes
-    center_rate: float = 0.5        # share of the refined centre's way from the peak that is taken; DiMP takes all of it
     top_boxes: int = 3              # averaged at the end
-    size_rate: float = 0.1          # share of the refined size's way from the last size that is taken; DiMP takes all of it
+    size_rate: float = 0.1          # share of the way to the refined size that is taken in a frame; DiMP takes all of it
 
 # %% ../nbs/50_tracker.ipynb #4a029f9e
 SHIFTS = ((-0.3, -0.3), (0.3, -0.3), (-0.3, 0.3), (0.3, 0.3))
@@ -161,11 +160,10 @@ def start_boxes(box_xywh: np.ndarray, settings: TrackSettings, generator: torch.
                                      c[:, 2:] * (settings.size_jitter * noise[:, 2:]).exp()], 1))
 
 
-def part_way(old_xywh: np.ndarray, new_xywh: np.ndarray, center_rate: float, size_rate: float) -> np.ndarray:
-    "A box (4,) between two others: the given share of the way from old to new, for the centre and for the log size."
-    old, new = (xywh_to_cxcywh(np.asarray(b, dtype=float)) for b in (old_xywh, new_xywh))
-    center = old[:2] + center_rate * (new[:2] - old[:2])
-    return cxcywh_to_xywh(np.concatenate([center, old[2:] ** (1 - size_rate) * new[2:] ** size_rate]))
+def damp_size(old_wh: np.ndarray, new_xywh: np.ndarray, share: float) -> np.ndarray:
+    "The new box (4,) about its own centre, its size moved from the old one only by `share` of the way, in logarithms."
+    cx, cy, w, h = xywh_to_cxcywh(np.asarray(new_xywh, dtype=float))
+    return cxcywh_to_xywh(np.array([cx, cy, *(old_wh ** (1 - share) * np.array([w, h]) ** share)]))
 
 # %% ../nbs/50_tracker.ipynb #7ea94d3f
 class Tracker:
@@ -234,7 +232,7 @@ class Tracker:
         score = lambda boxes: branch.score(maps, self.modulation, boxes[None])[0]
         boxes, values = refine_boxes(score, boxes, self.settings.refine_steps, self.settings.refine_rate)
         best = boxes[values.topk(self.settings.top_boxes).indices].mean(0)
-        return part_way(at_peak, best.cpu().numpy(), self.settings.center_rate, self.settings.size_rate)
+        return damp_size(size, best.cpu().numpy(), self.settings.size_rate)
 
     def _learn(self, feat_DHW: torch.Tensor, window: Window, peak: Peak) -> None:
         s, hard = self.settings, peak.verdict == "hard"
@@ -245,11 +243,18 @@ class Tracker:
             m = self.memory
             self.filter = self.net.classifier.optimiser(self.filter, m.feat[None], m.centers[None], steps, m.weights[None])[-1]
 
-# %% ../nbs/50_tracker.ipynb #cafb12d0
+# %% ../nbs/50_tracker.ipynb #eee6232f
+def _home() -> Path:
+    "The repository that the package runs from, else the one around the current folder, else that folder."
+    for start in (Path(tirnas.__file__).parent, None):
+        try: return root(start)
+        except UserError: continue
+    return Path()
+
+
 def known_models() -> dict[str, Path]:
     "Models that have a name: those in the package, and `mini` where `make repro` has made it."
-    try: made = root() / "out" / "model.safetensors"
-    except UserError: made = Path("out/model.safetensors")
+    made = _home() / "out" / "model.safetensors"
     shipped = sorted((Path(tirnas.__file__).parent / "models").glob("*.safetensors"))
     return {**{path.stem: path for path in shipped}, **({"mini": made} if made.is_file() else {})}
 

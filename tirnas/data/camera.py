@@ -127,11 +127,13 @@ def detect(sensor: Sensor, field: np.ndarray, pattern: np.ndarray, rng: np.rando
     "The temperatures (H, W) that the detector reports: blurred, sampled, noisy."
     h, w = field.shape
     seen = cv2.GaussianBlur(field, (0, 0), sensor.blur_px * sensor.low_res)
-    if sensor.low_res > 1: seen = seen[sensor.low_res // 2::sensor.low_res, sensor.low_res // 2::sensor.low_res]
-    small = seen.shape
+    k, small = sensor.low_res, (-(-h // sensor.low_res), -(-w // sensor.low_res))
+    if k > 1:
+        padded = cv2.copyMakeBorder(seen, 0, k * small[0] - h, 0, k * small[1] - w, cv2.BORDER_REPLICATE)
+        seen = cv2.resize(padded, small[::-1], interpolation=cv2.INTER_AREA)
     seen = seen + sensor.netd * rng.standard_normal(small, dtype=np.float32) + pattern[:small[0], :small[1]]
     if sensor.rows: seen += rng.normal(0, sensor.rows, (small[0], 1)).astype(np.float32)
-    return cv2.resize(seen, (w, h), interpolation=cv2.INTER_LINEAR) if sensor.low_res > 1 else seen
+    return cv2.resize(seen, (k * small[1], k * small[0]), interpolation=cv2.INTER_LINEAR)[:h, :w] if k > 1 else seen
 
 # %% ../../nbs/10c_camera.ipynb #4a202d67
 def gain_swing(sensor: Sensor, frames: int, rng: np.random.Generator) -> np.ndarray:

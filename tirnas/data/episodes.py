@@ -55,9 +55,9 @@ class EpisodeSettings:
     center_jitter: float        # of test frames; train frames get half
     scale_jitter: float         # of test frames; train frames get half
 
-# %% ../../nbs/13_episodes.ipynb #29a496b9
+# %% ../../nbs/13_episodes.ipynb #00fef696
 class EpisodeSampler:
-    "Draws `Episodes` from sequences: P different ones a batch where there are as many, each with one look."
+    "Draws `Episodes` from sequences: P different ones a batch, each with one look."
 
     def __init__(self, sequences: Items[Sequence], settings: EpisodeSettings, augmentation: Augmentation, seed: int):
         self.usable = [usable_frames(s.boxes_xywh) for s in sequences]
@@ -65,13 +65,15 @@ class EpisodeSampler:
         if not sequences: raise UserError("there are no training sequences: check the prepare stage's output")
         for sequence, usable in zip(sequences, self.usable):
             if len(usable) < 2: raise UserError(f"sequence {sequence.name} has {len(usable)} usable boxes: it needs 2 or more")
+        if settings.num_pedestrians > len(sequences):
+            raise UserError(f"num_pedestrians is {settings.num_pedestrians} but there are {len(sequences)} sequences to draw from: "
+                            "a target would be its own negative; give fewer or more sequences")
         if settings.num_frames < 2: raise UserError(f"num_frames is {settings.num_frames}: an episode needs 2 or more")
 
     def __call__(self, step: int) -> Episodes:
         "The batch of this step; a pure function of the seed and the step."
         rng = np.random.default_rng([self.seed, step])
-        wanted, available = self.settings.num_pedestrians, len(self.sequences)
-        chosen = rng.choice(available, wanted, replace=wanted > available)
+        chosen = rng.choice(len(self.sequences), self.settings.num_pedestrians, replace=False)
         images, boxes, indices = zip(*(self._target(i, rng) for i in chosen))
         names = tuple(self.sequences[i].name for i in chosen)
         return Episodes(np.stack(images)[:, :, None], np.stack(boxes), names, np.stack(indices))

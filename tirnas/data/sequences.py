@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'ATTRIBUTES', 'to_gray', 'read_frame', 'frame_files', 'read_boxes', 'write_boxes', 'read_attributes',
-           'write_attributes', 'Sequence', 'to_file', 'from_file', 'open_sequence', 'write_sequence', 'open_dataset',
-           'open_source']
+           'write_attributes', 'Sequence', 'to_file', 'from_file', 'open_sequence', 'digest', 'write_sequence',
+           'open_dataset', 'open_source']
 
-# %% ../../nbs/10_sequences.ipynb #5297d625
+# %% ../../nbs/10_sequences.ipynb #41583301
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,7 +27,10 @@ def to_gray(frame: np.ndarray) -> np.ndarray:
 
 def read_frame(path: Path | str) -> np.ndarray:
     "One frame (H, W), uint8 or uint16; a file that is no image is a UserError that names it."
-    frame = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try: data = Path(path).read_bytes()
+    except OSError as e: raise UserError(f"{path} cannot be read as an image ({e.strerror}): replace the file or remove the sequence") from e
+    whole = not data.startswith(b"\xff\xd8") or b"\xff\xd9" in data[-4096:]
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data and whole else None
     if frame is None: raise UserError(f"{path} cannot be read as an image: replace the file or remove the sequence")
     return to_gray(frame)
 
@@ -132,6 +136,15 @@ def open_sequence(folder: Path | str, origin: int = 1, attributes: frozenset[str
     if len(paths) != len(boxes):
         raise UserError(f"{folder} has {len(paths)} frames but {len(boxes)} boxes in groundtruth.txt: give one box a frame")
     return Sequence(folder.resolve().name, paths, from_file(boxes, origin), attributes, origin)
+
+# %% ../../nbs/10_sequences.ipynb #036da046
+def digest(sequences: Iterable[Sequence]) -> str:
+    "Sixteen hex digits that change with the names, boxes, frame names or frame sizes of the sequences."
+    code = hashlib.sha256()
+    for s in sequences:
+        files = [(p.name, p.stat().st_size) if isinstance(p, Path) else p for p in s.frame_paths]
+        code.update(repr((s.name, s.boxes_xywh.tolist(), files)).encode())
+    return code.hexdigest()[:16]
 
 # %% ../../nbs/10_sequences.ipynb #984ecfdd
 def write_sequence(folder: Path | str, frames: Iterable[np.ndarray], boxes_xywh: np.ndarray, origin: int = 1,

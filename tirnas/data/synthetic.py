@@ -189,6 +189,8 @@ def film_to(out: Path, name: str, scene: Scene, quality: int = 90) -> bool:
     text = json.dumps(dataclasses.asdict(scene), indent=1) + "\n"
     kept = place / "scene.json"
     if kept.is_file() and att.is_file() and kept.read_text() == text: return False
+    if place.exists() and not kept.is_file():
+        raise UserError(f"{place} exists and was not made here: give another folder, or move it away")
     for old in (place, partial_place): shutil.rmtree(old, ignore_errors=True)
     rendered = render(scene)
     write_sequence(partial_place, rendered.frames, rendered.boxes_xywh, quality=quality)

@@ -77,7 +77,7 @@ class Genotype:
     def load(cls, path: Path | str) -> "Genotype":
         "Read the file `path`; errors name it."
         try: return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as e: raise UserError(f"cannot read genotype {path}: {e.strerror}") from e
+        except OSError as e: raise UserError(f"{path} cannot be read as a genotype ({e.strerror}): run the search stage first (dvc repro search)") from e
         except ValueError as e: raise UserError(f"genotype {path}: {e}") from e
 
 # %% ../../nbs/23_genotype.ipynb #47b4a2c4
