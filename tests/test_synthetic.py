@@ -120,9 +120,17 @@ def test_only_what_is_missing_or_half_written_is_filmed(tmp_path):
     whole, kept = files(tmp_path), (tmp_path / "train_0000" / "img" / "0001.jpg").stat().st_mtime_ns
     (tmp_path / "train_0001").rename(tmp_path / ".train_0001.partial")
     (tmp_path / ".train_0001.partial" / "img" / "0002.jpg").write_bytes(b"half")
-    (tmp_path / "train_0002" / "scene.json").unlink()
+    (tmp_path / "att" / "train_0002.txt").unlink()
     assert sim.simulate(tmp_path, 3, 4, seed=5, progress=False) == 2
     assert files(tmp_path) == whole and (tmp_path / "train_0000" / "img" / "0001.jpg").stat().st_mtime_ns == kept
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    mine = tmp_path / "train_0000" / "precious.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="was not made here"): sim.simulate(tmp_path, 1, 4, seed=5, progress=False)
+    assert mine.read_text() == "mine"
 
 
 def test_a_sequence_of_another_scene_is_filmed_anew(tmp_path):

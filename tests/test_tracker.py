@@ -8,7 +8,7 @@ from tirnas.data.crops import search_window
 from tirnas.dimp.net import HeadSettings, ModelCard
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
-from tirnas.tracker import Memory, Tracker, TrackSettings, first_views, part_way
+from tirnas.tracker import Memory, Tracker, TrackSettings, damp_size, first_views
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,6 @@ def test_shifted_views_move_the_box_with_the_picture():
         assert np.abs(bright.min(0) - (y, x)).max() <= 1.5 and np.abs(bright.max(0) + 1 - (y + h, x + w)).max() <= 1.5
 
 
-def test_part_way_ends():
-    old, new = np.array([10.0, 10, 20, 40]), np.array([14.0, 8, 30, 44])
-    assert np.allclose(part_way(old, new, 0, 0), old) and np.allclose(part_way(old, new, 1, 1), new)
+def test_damped_size_between_its_ends():
+    old, new = np.array([20.0, 40]), np.array([14.0, 8, 30, 44])
+    assert np.allclose(damp_size(old, new, 1), new) and np.allclose(damp_size(old, new, 0), [19, 10, 20, 40])
