@@ -11,6 +11,7 @@ from conftest import ROOT, commit_all, shell
 from test_layout import STAGES, cells, imports, source
 
 from tirnas.core import load_params, read_params
+from tirnas.data.prepare import PrepareParams, prepare
 from tirnas.data.synthetic import simulate
 
 GROUPS = {"prepare": ("tirnas.data.prepare", "PrepareParams"), "search": ("tirnas.search", "SearchParams"),
@@ -103,6 +104,14 @@ def last_words(folder, stage):
 @pytest.mark.parametrize("stage", ["search", "retrain", "evaluate"])
 def test_a_stage_before_its_input(repository, stage):
     assert "run the prepare stage first" in last_words(repository, stage)
+
+
+@pytest.mark.parametrize("stage, said", [("retrain", "run the search stage first"), ("evaluate", "run the retrain stage first")])
+def test_a_stage_between(repository, stage, said):
+    "Prepared data alone is not enough for the later stages."
+    simulate(repository / "data", 1, 4, seed=7, prefix="tiny", progress=False)
+    prepare(PrepareParams("", 4, 4, 0), repository / "data", repository / "prepared")
+    assert said in last_words(repository, stage)
 
 
 def test_an_unknown_key(repository):
