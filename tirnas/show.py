@@ -17,11 +17,11 @@ def _boxes_of(boxes) -> dict:
     if boxes is None: return {}
     return boxes if isinstance(boxes, dict) else {"truth": boxes}
 
-# %% ../nbs/02_show.ipynb #ed6d00b4
+# %% ../nbs/02_show.ipynb #037eb145
 def show_frame(frame, boxes=None, title: str | None = None, ax=None, colors: dict | None = None):
-    "Draw a frame (H, W) and boxes: one xywh, or a dict from name to xywh."
+    "Draw a frame (H, W) and boxes: one xywh, or a dict from name to xywh; only 8-bit frames keep their grey values."
     ax = ax or plt.subplots(figsize=(4, 3))[1]
-    low, high = np.percentile(frame, (1, 99))
+    low, high = (0, 255) if frame.dtype == np.uint8 else np.percentile(frame, (1, 99))
     ax.imshow(frame, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), extent=(0, frame.shape[1], frame.shape[0], 0))
     colors = {**COLORS, **(colors or {})}
     for i, (name, box) in enumerate(_boxes_of(boxes).items()):
