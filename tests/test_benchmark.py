@@ -1,5 +1,4 @@
 """tirnas.benchmark: raw results, resume, processes, and scores of files against the official numbers."""
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -60,7 +59,7 @@ def test_run_sequence_is_one_pass(data):
 
 @pytest.mark.parametrize("origin", (0, 1))
 def test_files_count_from_the_origin(data, tmp_path, origin):
-    sequences = [dataclasses.replace(s, origin=origin) for s in open_dataset(data)]
+    sequences = [s.replace(origin=origin) for s in open_dataset(data)]
     folder = run_benchmark("constant", sequences, tmp_path / "results", progress=False)
     assert folder == tmp_path / "results" / "constant"
     for sequence in sequences:
@@ -106,7 +105,7 @@ def test_a_failing_sequence_is_named_and_the_others_kept(data, tmp_path, jobs):
 
 
 def test_an_unexpected_error_names_the_sequence(data, tmp_path):
-    sequence = dataclasses.replace(open_dataset(data)[0], boxes_xywh=np.array([["a", "b", "c", "d"]]))
+    sequence = open_dataset(data)[0].replace(boxes_xywh=np.array([["a", "b", "c", "d"]]))
     with pytest.raises(RuntimeError, match="constant failed on boy: ValueError"):
         run_benchmark("constant", [sequence, open_dataset(data)[1]], tmp_path / "results", progress=False)
 

@@ -1,4 +1,6 @@
 """The command as a shell runs it: exit code 2 and one sentence for bad input, whole files for good."""
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -85,8 +87,9 @@ def test_bad_data(sequence, tmp_path):
     results = tmp_path / "results"
     refused(tirnas("run", "--data", tmp_path / "no", "--tracker", "constant", "--out", results), "is not a folder")
     (sequence / "img" / "0010.jpg").unlink()
-    refused(tirnas("run", "--data", sequence.parent, "--tracker", "constant", "--out", results), "has 9 frames but 10 boxes")
-    refused(tirnas("run", "--data", sequence.parent, "--tracker", "no-such", "--out", results), "9 frames")
+    run = tirnas("run", "--data", sequence.parent, "--tracker", "constant", "--out", results)
+    assert run.returncode == 0 and "has 9 frames but 10 boxes" in run.stderr and "groundtruth.txt" in run.stderr
+    assert len(read_boxes(results / "constant" / "walk.txt")) == 9
 
 
 def test_bad_names(sequence, tmp_path):
@@ -116,3 +119,59 @@ def test_video_is_tracked(model, tmp_path):
     writer.release()
     run = tirnas("track", tmp_path / "walk.avi", "--box", "20,30,12,30", "--model", model, "--out", tmp_path / "boxes.txt")
     assert run.returncode == 0 and len(read_boxes(tmp_path / "boxes.txt")) == 10
+
+
+@pytest.mark.parametrize("out, part", [("", "is a folder"), ("file/boxes.txt", "cannot be written (Not a directory)")])
+def test_a_place_that_cannot_be_written_is_found_first(sequence, model, tmp_path, out, part):
+    (tmp_path / "file").write_text("mine\n")
+    run = tirnas("track", sequence / "img", "--box", "21,31,12,30", "--model", model, "--out", tmp_path / out)
+    refused(run, "--out", part)
+    assert "frame/s" not in run.stderr and (tmp_path / "file").read_text() == "mine\n"
+
+
+def test_data_check(sequence, tmp_path):
+    data, report = sequence.parent, tmp_path / "report.json"
+    run = tirnas("data", "check", data)
+    assert run.returncode == 0 and "120x90 uint8" in run.stdout and "ok" in run.stdout
+    (sequence / "img" / "0005.jpg").write_bytes((sequence / "img" / "0005.jpg").read_bytes()[:-200])
+    assert tirnas("data", "check", data, "--fast").returncode == 0
+    run = tirnas("data", "check", data, "--jobs", "2", "--json", report, "--layout", "otb")
+    assert run.returncode == 1 and "walk/img/0005.jpg: cannot be read" in run.stdout and "Traceback" not in run.stderr
+    (finding,) = json.loads(report.read_text())["sequences"][0]["findings"]
+    assert finding["kind"] == "unreadable" and finding["file"] == "walk/img/0005.jpg"
+
+
+def test_data_check_refuses(sequence, tmp_path):
+    refused(tirnas("data", "check", tmp_path / "none"), "none is not a folder")
+    refused(tirnas("data", "check", sequence.parent, "--layout", "lasot"), "'lasot' is unknown")
+    refused(tirnas("data", "check", sequence.parent, "--jobs", "0"), "jobs is 0")
+    refused(tirnas("data", "check", sequence.parent, "--json", sequence.parent / "report.json"), "lies in the data folder")
+    refused(tirnas("data", "check", sequence.parent, "--json", tmp_path), "--json", "is a folder")
+    assert sorted(p.name for p in sequence.parent.rglob("*") if p.suffix == ".json") == []
+
+
+def test_data_list(sequence, tmp_path):
+    write_sequence(tmp_path / "data" / "empty", [], np.empty((0, 4)))
+    run = tirnas("data", "list", sequence.parent)
+    assert run.returncode == 0 and [line.split()[0] for line in run.stdout.splitlines()] == ["sequence", "empty", "walk"]
+    assert "holds no images" in run.stdout and run.stdout.splitlines()[2].split()[1:] == ["10", "120x90"]
+
+
+def test_simulate_as_asked(tmp_path):
+    run = tirnas("simulate", tmp_path / "a", "--sequences", "1", "--frames", "8", "--attribute", "low resolution", "--bits", "14")
+    assert run.returncode == 0, run.stderr
+    home = tmp_path / "a" / "train_0000"
+    assert cv2.imread(str(home / "img" / "0001.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert "low resolution" in tirnas("data", "list", tmp_path / "a").stdout
+    assert tirnas("simulate", tmp_path / "again", "--scene", home / "scene.yaml").returncode == 0
+    assert (tmp_path / "again" / "groundtruth.txt").read_text() == (home / "groundtruth.txt").read_text()
+    assert (tmp_path / "again" / "img" / "0008.png").read_bytes() == (home / "img" / "0008.png").read_bytes()
+
+
+def test_simulate_refuses(tmp_path):
+    refused(tirnas("simulate", tmp_path / "a", "--attribute", "rain"), "'rain'")
+    refused(tirnas("simulate", tmp_path / "a", "--bits", "12"), "bits is 12")
+    refused(tirnas("simulate", tmp_path / "a", "--scene", tmp_path / "none.yaml"), "none.yaml cannot be read")
+    (tmp_path / "bad.yaml").write_text("seed: [1\n")
+    refused(tirnas("simulate", tmp_path / "a", "--scene", tmp_path / "bad.yaml"), "bad.yaml is not YAML")
+    assert not (tmp_path / "a").exists()

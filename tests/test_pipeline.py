@@ -116,7 +116,7 @@ def test_a_stage_between(repository, stage, said):
 
 def test_an_unknown_key(repository):
     text = (repository / "params.yaml").read_text()
-    (repository / "params.yaml").write_text(text.replace("    train_root:", "    sequnces: 3\n    train_root:", 1))
+    (repository / "params.yaml").write_text(text.replace("    train_roots:", "    sequnces: 3\n    train_roots:", 1))
     assert "mini.prepare.sequnces is unknown: the keys here are" in last_words(repository, "prepare")
     assert not (repository / "prepared").exists()
 
