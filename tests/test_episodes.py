@@ -3,6 +3,8 @@ import dataclasses
 import itertools
 import time
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -208,8 +210,43 @@ def test_a_frame_is_read_once_for_a_target():
             return super().frame(t)
 
     one = Counted("still_0", (0,), STILLS[0].boxes_xywh)
-    cut_target(one, np.zeros(6, int), settings(False), EVERYTHING, np.random.default_rng(0))
+    cut_target(one, np.zeros(1, int), settings(False), EVERYTHING, np.random.default_rng(0))
     assert reads == [0]
+
+
+class Spoilt(Walk):
+    "Frames 3, 4 and 5 cannot be read."
+    def frame(self, t):
+        if 3 <= t <= 5: raise UserError(f"{self.name}/{t}.png cannot be read as an image: replace the file")
+        return super().frame(t)
+
+
+@BOTH
+def test_an_unreadable_frame_is_left_out_and_a_batch_stays_a_function_of_its_step(replace):
+    spoilt = [Spoilt(s.name, s.frame_paths, s.boxes_xywh) for s in VIDEOS]
+    sampler = EpisodeSampler(spoilt, settings(replace), Augmentation(), 0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        batches = [sampler(step) for step in range(12)]
+        late = EpisodeSampler(spoilt, settings(replace), Augmentation(), 0)(11)
+    assert any("cannot be read" in str(w.message) and "left out of training" in str(w.message) for w in caught)
+    assert not set(np.concatenate([b.frame_indices.ravel() for b in batches])) & {3, 4, 5}
+    assert np.array_equal(late.images, batches[11].images)
+
+
+def test_a_sequence_without_any_readable_frame_is_one_sentence():
+    class Gone(Walk):
+        def frame(self, t): raise UserError("gone")
+    gone = Gone("lost", VIDEOS[0].frame_paths, VIDEOS[0].boxes_xywh)
+    with pytest.warns(UserWarning, match="gone"), pytest.raises(UserError, match="no frame of lost"):
+        cut_target(gone, np.arange(4), settings(False), Augmentation(), np.random.default_rng(0))
+
+
+@BOTH
+def test_videos_without_boxes_do_not_stop_a_training_on_stills(replace):
+    empty = [Sequence(f"empty{i}", VIDEOS[0].frame_paths, np.zeros_like(VIDEOS[0].boxes_xywh)) for i in range(4)]
+    sampler = EpisodeSampler([*empty, *STILLS], settings(replace), Augmentation(), 0)
+    for step in range(20): assert not {n for n in sampler(step).names if n.startswith("empty")}
 
 
 @BOTH

@@ -110,7 +110,7 @@ def test_a_stage_before_its_input(repository, stage):
 def test_a_stage_between(repository, stage, said):
     "Prepared data alone is not enough for the later stages."
     simulate(repository / "data", 1, 4, seed=7, prefix="tiny", progress=False)
-    prepare(PrepareParams("", 4, 4, 0), repository / "data", repository / "prepared")
+    prepare(PrepareParams((), 4, 4, 0), repository / "data", repository / "prepared")
     assert said in last_words(repository, stage)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tirnas.core import UserError
 from tirnas.data import synthetic as sim
-from tirnas.data import simtir
+from tirnas.data import scenes, simtir
 from tirnas.data.camera import Gain, Sensor
 from tirnas.data.figures import Body, Figure, Pose, box_of, paint
 from tirnas.data.kinds import LOOKS, random_look
@@ -178,15 +178,40 @@ def test_two_attributes_at_once_and_what_cannot_be_had(tmp_path):
 
 def test_a_stored_scene_can_be_edited_and_filmed_again(tmp_path):
     scene = sim.random_scene(8, 4)
-    assert sim.film_scene(tmp_path / "a", scene) == 1
-    path = tmp_path / "a" / "scene.yaml"
+    assert [sim.film_scene(tmp_path / "a", scene) for _ in range(2)] == [1, 0]
+    path = tmp_path / "a" / "scene" / "scene.yaml"
     assert sim.read_scene(path) == scene
     edited = tmp_path / "edited.yaml"
     edited.write_text(path.read_text().replace(f"white_hot: {str(scene.sensor.white_hot).lower()}", f"white_hot: {str(not scene.sensor.white_hot).lower()}"))
     assert sim.film_scene(tmp_path / "b", sim.read_scene(edited)) == 1
-    boxes = [(tmp_path / name / "groundtruth.txt").read_text() for name in "ab"]
-    frames = [cv2.imread(str(tmp_path / name / "img" / "0001.jpg"), 0).astype(float) for name in "ab"]
+    boxes = [(tmp_path / name / "scene" / "groundtruth.txt").read_text() for name in "ab"]
+    frames = [cv2.imread(str(tmp_path / name / "scene" / "img" / "0001.jpg"), 0).astype(float) for name in "ab"]
     assert boxes[0] == boxes[1] and np.corrcoef(frames[0].ravel(), frames[1].ravel())[0, 1] < -0.9
+
+
+@pytest.mark.parametrize("name", ["blur_px", "exposure", "netd", "fixed", "rows", "dead", "vignette", "low_res", "sharpen", "plateau",
+                                  "gamma", "low_pct", "high_pct", "headroom", "drift", "jumps", "jpeg", "overlay"])
+def test_what_is_allowed_can_be_filmed(name):
+    for value in scenes.LIMITS[f"sensor.{name}"]:
+        sensor = dataclasses.replace(PLAIN, **{name: value})
+        frame, _ = next(sim.film(sim.random_scene(4, 2, (96, 128), sensor=sensor)))
+        assert frame.shape == (96, 128) and frame.dtype == np.uint8
+
+
+def test_a_world_too_large_to_paint_is_refused():
+    scene = sim.random_scene(2, 3000, kind="aerial", camera="pan", speed_mps=50.0, target_px=200.0)
+    with pytest.raises(UserError, match="the camera would sweep over"): sim.set_stage(scene)
+
+
+def test_traffic_is_no_distractor():
+    "Of the actors, those of the target's kind are counted; a vehicle that passes is not."
+    for seed in range(200):
+        scene = sim.random_scene(seed, 4, kind="street", target="person")
+        stage = sim.set_stage(scene)
+        looks = [type(actor.look).__name__ for actor in stage.actors]
+        assert all(look == "Body" for look in looks[:1 + stage.distractors]) and all(look == "Vehicle" for look in looks[1 + stage.distractors:])
+        if "Vehicle" in looks: break
+    assert "Vehicle" in looks and len(sim.shoot(scene, stage, 1)[1].boxes_xywh) == 1 + stage.distractors
 
 
 @pytest.mark.parametrize("text, message", [
@@ -249,12 +274,33 @@ def test_only_what_is_missing_or_half_written_is_filmed(tmp_path):
     assert files(tmp_path) == whole and (tmp_path / "train_0000" / "img" / "0001.jpg").stat().st_mtime_ns == kept
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
-    mine = tmp_path / "train_0000" / "precious.txt"
-    mine.parent.mkdir()
+@pytest.mark.parametrize("theirs", ["notes.md", "scene.yaml", "img/holiday.jpg"])
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path, theirs):
+    mine = tmp_path / "train_0000" / theirs
+    mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(UserError, match="was not made here"): sim.simulate(tmp_path, 1, 4, seed=5, progress=False)
-    assert mine.read_text() == "mine"
+    with pytest.raises(UserError, match="not made here"): sim.simulate(tmp_path, 1, 4, seed=5, progress=False)
+    with pytest.raises(UserError, match="not made here"): sim.film_scene(tmp_path, sim.random_scene(1, 3), "train_0000")
+    assert mine.read_text() == "mine" and [p for p in tmp_path.rglob("*") if p.is_file()] == [mine]
+
+
+def test_a_file_added_to_a_filmed_sequence_protects_it(tmp_path):
+    sim.simulate(tmp_path, 1, 4, seed=5, progress=False)
+    (tmp_path / "train_0000" / "notes.md").write_text("mine")
+    assert sim.simulate(tmp_path, 1, 4, seed=5, progress=False) == 0
+    with pytest.raises(UserError, match="not made here"): sim.simulate(tmp_path, 1, 5, seed=5, progress=False)
+    assert (tmp_path / "train_0000" / "notes.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda place: (place / "img" / "0003.jpg").unlink(), lambda place: (place / "filmed.txt").write_text("of an older simulator"),
+    lambda place: (place / "groundtruth.txt").unlink() or (place / "filmed.txt").write_text("0"),
+])
+def test_what_is_not_whole_is_filmed_again(tmp_path, spoil):
+    sim.simulate(tmp_path, 1, 4, seed=5, progress=False)
+    whole = files(tmp_path)
+    spoil(tmp_path / "train_0000")
+    assert sim.simulate(tmp_path, 1, 4, seed=5, progress=False) == 1 and files(tmp_path) == whole
 
 
 def test_a_sequence_of_another_scene_is_filmed_anew(tmp_path):
@@ -291,7 +337,15 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 def test_bad_scenes_are_named():
-    with pytest.raises(UserError, match="frame size"): sim.random_scene(0, size_hw=(95, 320))
+    for size in ((95, 320), (240,), (240, 5000)):
+        with pytest.raises(UserError, match="frame size"): sim.check_scene(dataclasses.replace(sim.random_scene(0), size_hw=size))
+    for name in scenes.LIMITS:
+        for wrong in (float("nan"), -1e9, 1e30):
+            scene, part = sim.random_scene(0), name.removeprefix("sensor.")
+            change = {"sensor": dataclasses.replace(scene.sensor, **{part: wrong})} if part != name else {part: wrong}
+            with pytest.raises(UserError, match=f"^{name} is .*: give "): sim.check_scene(dataclasses.replace(scene, **change))
+    with pytest.raises(UserError, match="sensor.bits is 16"):
+        sim.random_scene(0, sensor=dataclasses.replace(PLAIN, bits=16))
     for name in ("kind", "target", "camera"):
         with pytest.raises(UserError, match=f"{name} is 'moon'"): sim.random_scene(0, **{name: "moon"})
 

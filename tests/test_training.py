@@ -9,6 +9,7 @@ from tirnas.boxes import iou
 from tirnas.core import UserError
 from tirnas.data.crops import Augmentation, crop_frame, normalise, search_window
 from tirnas.data.episodes import EpisodeSampler, EpisodeSettings, draw_frames, split_halves, usable_frames
+from tirnas.data.layouts import Place
 from tirnas.data.sequences import Sequence
 from tirnas.dimp.net import ClassifierSettings, HeadSettings
 from tirnas.losses import LossWeights, batch_hard_triplet, center_loss, classification_loss, hinge_loss, joint_loss, overlap_loss
@@ -62,11 +63,18 @@ def test_training_and_tracking_see_the_same_pixels():
 
 
 def test_halves():
-    names = [f"s{i}" for i in range(11)]
-    weight, arch = split_halves(names, 4)
-    assert not set(weight) & set(arch) and set(weight) | set(arch) == set(names) and abs(len(weight) - len(arch)) <= 1
-    assert split_halves(names[::-1], 4) == (weight, arch) != split_halves(names, 5)
-    with pytest.raises(UserError, match="cannot be halved"): split_halves(["one"], 0)
+    sequences = [Sequence(f"s{i}", (), np.zeros((0, 4))) for i in range(11)]
+    weight, arch = split_halves(sequences, 4)
+    assert not set(weight) & set(arch) and set(weight) | set(arch) == set(sequences) and abs(len(weight) - len(arch)) <= 1
+    assert split_halves(sequences[::-1], 4) == (weight, arch) != split_halves(sequences, 5)
+    with pytest.raises(UserError, match="cannot be halved"): split_halves(sequences[:1], 0)
+
+
+def test_targets_of_one_picture_are_never_on_both_sides():
+    objects = [Sequence.at(Place("coco", f"p{i}_{n}", "/d", f"/d/p{i}.png", box_xywh=(1, 1, 9, 9))) for i in range(9) for n in range(3)]
+    for seed in range(10):
+        weight, arch = split_halves(objects, seed)
+        assert len(weight) + len(arch) == 27 and not {s.place.frames for s in weight} & {s.place.frames for s in arch}
 
 
 @pytest.mark.parametrize("seed", range(5))

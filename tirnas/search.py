@@ -163,9 +163,9 @@ class SearchRun:
 def start_search(sequences: Items[Sequence], params: SearchParams, device: torch.device) -> SearchRun:
     "A fresh run: halves dealt, network and optimisers made, everything seeded."
     seed_everything(params.seed)
-    halves = dict(zip(("weight", "arch"), split_halves([s.name for s in sequences], params.seed)))
-    samplers = {name: EpisodeSampler([s for s in sequences if s.name in half], params.episodes, params.augmentation, params.seed + i)
-                for i, (name, half) in enumerate(halves.items())}
+    halves = zip(("weight", "arch"), split_halves(sequences, params.seed))
+    samplers = {name: EpisodeSampler(half, params.episodes, params.augmentation, params.seed + i)
+                for i, (name, half) in enumerate(halves)}
     net = SearchNet(params).to(device)
     a = params.alpha
     adam = torch.optim.Adam(net.alpha_parameters(), lr=a.lr, betas=(a.beta1, a.beta2), weight_decay=a.weight_decay)

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['GAP_GROWTH', 'PARTS', 'usable_frames', 'within_gap', 'draw_frames', 'draw_usable', 'Episodes', 'EpisodeSettings',
-           'is_still', 'count_stills', 'cut_crop', 'cut_target', 'check_episodes', 'EpisodeSampler', 'prefetch',
-           'crops_per_second', 'time_shares', 'split_halves']
+           'is_still', 'count_stills', 'draw_readable', 'cut_crop', 'cut_target', 'check_episodes', 'EpisodeSampler',
+           'prefetch', 'crops_per_second', 'time_shares', 'split_halves']
 
 # %% ../../nbs/13_episodes.ipynb #29073746
 import cProfile
 import dataclasses
 import pstats
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,6 +97,21 @@ def count_stills(num_videos: int, num_stills: int, settings: EpisodeSettings, rn
     else: low, high = max(number - num_videos, 0), min(number, num_stills)
     return int(np.clip(rng.binomial(number, settings.still_share), low, high))
 
+# %% ../../nbs/13_episodes.ipynb #7201daa7
+def draw_readable(sequence: Sequence, usable: np.ndarray, settings: EpisodeSettings,
+                  rng: np.random.Generator) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    "Frame indices (K,) as `draw_frames` draws them, and the frames by index; one that cannot be read is left out with a warning."
+    while len(usable):
+        indices, frames = draw_frames(usable, settings.num_frames, settings.max_gap, rng, settings.with_replacement), {}
+        for t in sorted(set(indices.tolist())):
+            try: frames[t] = sequence.frame(t)
+            except UserError as e:
+                warnings.warn(f"{e}; until then it is left out of training", stacklevel=2)
+                usable = usable[usable != t]
+                break
+        else: return indices, frames
+    raise UserError(f"no frame of {sequence.name} with a usable box can be read: replace its files or remove the sequence")
+
 # %% ../../nbs/13_episodes.ipynb #c17be083
 def cut_crop(frame: np.ndarray, box_xywh: np.ndarray, strength: float, settings: EpisodeSettings, look: Look,
              augmentation: Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -106,15 +122,16 @@ def cut_crop(frame: np.ndarray, box_xywh: np.ndarray, strength: float, settings:
     return augment(crop, window.to_crop(box_xywh), look, augmentation, rng)
 
 
-def cut_target(sequence: Sequence, indices: np.ndarray, settings: EpisodeSettings, augmentation: Augmentation,
-               rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    "Crops (K, S, S) and boxes (K, 4) of one target with one look; train frames get half of the jitter."
-    frames, look = {t: sequence.frame(t) for t in sorted(set(indices.tolist()))}, draw_look(augmentation, rng)
+def cut_target(sequence: Sequence, usable: np.ndarray, settings: EpisodeSettings, augmentation: Augmentation,
+               rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Crops (K, S, S), boxes (K, 4) and frame indices of one target with one look; train frames get half of the jitter."
+    indices, frames = draw_readable(sequence, usable, settings, rng)
+    look = draw_look(augmentation, rng)
     strengths = [0.5 if k < len(indices) // 2 else 1.0 for k in range(len(indices))]
     pairs = [cut_crop(frames[t], sequence.boxes_xywh[t], strength, settings, look, augmentation, rng)
              for t, strength in zip(indices.tolist(), strengths)]
     crops, boxes = zip(*pairs)
-    return np.stack(crops), np.stack(boxes)
+    return np.stack(crops), np.stack(boxes), indices
 
 # %% ../../nbs/13_episodes.ipynb #32cd4c61
 def check_episodes(sequences: Items[Sequence], settings: EpisodeSettings) -> None:
@@ -142,20 +159,25 @@ class EpisodeSampler:
         "The batch of this step; a pure function of the seed and the step."
         rng, s = np.random.default_rng([self.seed, step]), self.settings
         chosen = self._targets(rng)
-        indices = [draw_frames(self._frames(i), s.num_frames, s.max_gap, rng, s.with_replacement) for i in chosen]
-        cuts = [cut_target(self.sequences[i], t, s, self.augmentation, rng) for i, t in zip(chosen, indices)]
-        images, boxes = (np.stack(part) for part in zip(*cuts))
-        return Episodes(images[:, :, None], boxes, tuple(self.sequences[i].name for i in chosen), np.stack(indices))
+        cuts = [cut_target(self.sequences[i], self._frames(i), s, self.augmentation, rng) for i in chosen]
+        images, boxes, indices = (np.stack(part) for part in zip(*cuts))
+        return Episodes(images[:, :, None], boxes, tuple(self.sequences[i].name for i in chosen), indices)
 
     def _frames(self, i: int) -> np.ndarray:
         if i not in self._usable: self._usable[i] = usable_frames(self.sequences[i].boxes_xywh)
         return self._usable[i]
 
+    def _draw(self, pool: list[int], number: int, rng: np.random.Generator) -> list[int]:
+        rounds = [1] * number if self.settings.with_replacement else [number]
+        usable = lambda k: len(self._frames(pool[k])) > 0
+        return [pool[k] for n in rounds for k in draw_usable(len(pool), n, usable, rng)]
+
     def _targets(self, rng: np.random.Generator) -> list[int]:
         number, stills = self.settings.num_pedestrians, count_stills(len(self.videos), len(self.stills), self.settings, rng)
-        parts = [(self.videos, number - stills), (self.stills, stills)]
-        if self.settings.with_replacement: parts = [(kind, 1) for kind, n in parts for _ in range(n)]
-        chosen = [kind[k] for kind, n in parts for k in draw_usable(len(kind), n, lambda k: len(self._frames(kind[k])) > 0, rng)]
+        chosen = self._draw(self.videos, number - stills, rng) + self._draw(self.stills, stills, rng)
+        if len(chosen) < number:
+            again = self.settings.with_replacement
+            chosen += self._draw([i for i in range(len(self.sequences)) if again or i not in chosen], number - len(chosen), rng)
         if len(chosen) < number:
             raise UserError(f"only {len(chosen)} of the {number} targets of a batch can be drawn: the other sequences have no "
                             "usable box; correct their annotations or give more sequences")
@@ -189,13 +211,15 @@ def time_shares(sampler: EpisodeSampler, steps: Items[int]) -> dict[str, float]:
     stats, shares = pstats.Stats(profile), dict.fromkeys(PARTS.values(), 0.0)
     for (_, _, name), (*_, callers) in stats.stats.items():
         for (_, _, caller), (_, _, _, seconds) in callers.items():
-            if name in PARTS and caller in ("cut_crop", "cut_target", "<dictcomp>"): shares[PARTS[name]] += seconds / stats.total_tt
+            if name in PARTS and caller in ("cut_crop", "draw_readable"): shares[PARTS[name]] += seconds / stats.total_tt
     return {**shares, "the rest": 1 - sum(shares.values())}
 
-# %% ../../nbs/13_episodes.ipynb #c766ce6d
-def split_halves(names: Items[str], seed: int) -> tuple[list[str], list[str]]:
-    "Deal sequence names into two disjoint halves, (`weight`, `arch`), by a seeded shuffle of their sorted order."
-    if len(names) < 2: raise UserError(f"{len(names)} training sequence cannot be halved: the search needs 2 or more")
-    order = np.random.default_rng(seed).permutation(len(names))
-    shuffled = [sorted(names)[i] for i in order]
-    return sorted(shuffled[::2]), sorted(shuffled[1::2])
+# %% ../../nbs/13_episodes.ipynb #19963772
+def split_halves(sequences: Items[Sequence], seed: int) -> tuple[list[Sequence], list[Sequence]]:
+    "Deal sequences into two halves without a common picture, (`weight`, `arch`), by a seeded shuffle of their sources in order of name."
+    sources: dict[str, list[Sequence]] = {}
+    for s in sorted(sequences, key=lambda s: s.name): sources.setdefault(s.place.frames if s.place else s.name, []).append(s)
+    if len(sources) < 2: raise UserError(f"{len(sources)} training video or image cannot be halved: the search needs 2 or more")
+    groups, order = list(sources.values()), np.random.default_rng(seed).permutation(len(sources))
+    dealt = [[s for i in sorted(part) for s in groups[i]] for part in (order[::2], order[1::2])]
+    return dealt[0], dealt[1]

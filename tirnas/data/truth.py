@@ -16,7 +16,7 @@ from .scenes import Scene
 # %% ../../nbs/10f_truth.ipynb #5e3726d1
 class Take(NamedTuple):
     "What happened in one frame; boxes x, y, w, h in frame pixels."
-    boxes_xywh: np.ndarray      # (N, 4) of all actors, the target first, amodal, before clipping
+    boxes_xywh: np.ndarray      # (N, 4) of the target and then of all others of its kind, amodal, before clipping
     visible_xywh: np.ndarray    # (4,) of what can be seen of the target
     visible: float              # share of the target's outline that can be seen
     shape: np.ndarray           # (24, 12), its coverage stretched to one size
@@ -70,7 +70,7 @@ def measure_attributes(scene: Scene, takes) -> frozenset[str]:
     "Which of the twelve attributes of LSOTB-TIR a filmed scene has; the table above defines them."
     whole, visible = np.array([take.boxes_xywh[0] for take in takes]), np.array([take.visible for take in takes])
     inside = np.clip(clip_boxes(whole, scene.size_hw)[:, 2:].prod(1) / whole[:, 2:].prod(1), 0.01, 1)
-    others = np.array([take.boxes_xywh[1:1 + scene.distractors] for take in takes]).reshape(len(takes), -1, 4)
+    others = np.array([take.boxes_xywh[1:] for take in takes]).reshape(len(takes), -1, 4)
     near = (center_distance(others, whole[:, None]) < 2 * np.sqrt(whole[:, None, 2:].prod(2))).any(1)
     grey = np.array([take.grey for take in takes])
     holds = motion_attributes(scene, whole, takes) | {
