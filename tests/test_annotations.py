@@ -1,4 +1,5 @@
 """tirnas.data.annotations: what a line may look like, strict and tolerant, against numbers written by hand."""
+import re
 import warnings
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from tirnas.core import UserError
 from tirnas.data.annotations import (ATTRIBUTES, boxes_of_polygons, parse_box, read_attributes, read_boxes, read_flags, read_objects,
-                                     read_tags, read_track, read_truth, write_attributes, write_boxes)
+                                     read_tags, read_track, read_track_names, read_truth, write_attributes, write_boxes)
 
 NAN = [np.nan] * 4
 TWO = [[1, 2, 3, 4], [5.5, 6, 7, 8]]
@@ -29,13 +30,58 @@ def test_separators_line_ends_and_marks(tmp_path, read, content):
         np.testing.assert_array_equal(read(write(tmp_path, content)), TWO)
 
 
-@pytest.mark.parametrize("read", (read_boxes, read_truth))
-def test_polygons_and_absent_targets(tmp_path, read):
+def test_polygons_and_absent_targets_of_vot(tmp_path):
     content = "20,10,40,30,20,50,0,30\nnan,nan,nan,nan\n0,0,0,0\n10,20,30,40\n1\n0,0,4,0,4,3\n"
     expected = [[0, 10, 40, 40], NAN, [0, 0, 0, 0], [10, 20, 30, 40], NAN, [0, 0, 4, 3]]
-    np.testing.assert_array_equal(read(write(tmp_path, content)), expected)
-    whole = "20,10,40,30,20,50,0,30\n" * 3
-    np.testing.assert_array_equal(read(write(tmp_path, whole)), [[0, 10, 40, 40]] * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_truth(write(tmp_path, content), vot=True), expected)
+        for line, box in (("20,10,40,30,20,50,0,30", [0, 10, 40, 40]), ("0,0,4,0,4,3", [0, 0, 4, 3]), ("0 0 4 0 4 3 2 9 1 1", [0, 0, 4, 9])):
+            np.testing.assert_array_equal(read_truth(write(tmp_path, f"{line}\n" * 3), vot=True), [box] * 3)
+
+
+@pytest.mark.parametrize("read", (read_boxes, read_truth))
+@pytest.mark.parametrize("around", ("", "1,2,3,4\n"))
+def test_eight_numbers_elsewhere_are_a_polygon_with_one_warning(tmp_path, read, around):
+    path = write(tmp_path, around + "20,10,40,30,20,50,0,30\n" * 3)
+    with pytest.warns(UserWarning) as told: boxes = read(path)
+    said = rf"truth.txt:{2 if around else 1}: 8 numbers where 4 are expected .and 2 more lines.: read as a polygon"
+    assert len(told) == 1 and re.search(said, str(told[0].message))
+    np.testing.assert_array_equal(boxes[-3:], [[0, 10, 40, 40]] * 3)
+
+
+@pytest.mark.parametrize("line", ("1,2,3,4,1,0", "1,2,3,4,5,6,7,8,9,10", "1,2", "1,2,3,4,5,6,7"))
+def test_other_numbers_are_no_box(tmp_path, line):
+    path = write(tmp_path, f"1,2,3,4\n{line}\n5,6,7,8\n")
+    with pytest.warns(UserWarning, match=f"truth.txt:2: '{line}' is not a box: no truth"): boxes = read_truth(path)
+    np.testing.assert_array_equal(boxes, [[1, 2, 3, 4], NAN, [5, 6, 7, 8]])
+    with pytest.raises(UserError, match="truth.txt:2: .* is not a box"): read_boxes(path)
+    for read in (read_boxes, read_truth):
+        with pytest.raises(UserError, match=f"'{line}'.* box"): read(write(tmp_path, f"{line}\n" * 3))
+
+
+@pytest.mark.parametrize("vot", (False, True))
+@pytest.mark.parametrize("line", ("1,5;2,5;3,0;4,0", "-1,5\t2,5\t3,0\t4,0", "1,5 2,5 3 4,0", "1,5;2,5;3,0;4,0;5,5;6,5;7,0;8,0"))
+def test_decimal_commas_are_refused(tmp_path, line, vot):
+    path = write(tmp_path, f"{line}\n" * 3)
+    for read in (read_boxes, lambda path: read_truth(path, vot)):
+        with pytest.raises(UserError, match="truth.txt:1: .* may have decimal commas: write numbers with points") as caught: read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("top", ("x,y,w,h", "# c", "x1 y1 w h", "", "\n\nframe box", "# written by hand\n#\nx,y,w,h"))
+@pytest.mark.parametrize("below", ("1,2,3,4\n5.5,6,7,8\n", "1,2,3,4\n\n5.5,6,7,8\n", "nan,nan,nan,nan\n1,2,3,4\n"))
+def test_a_heading_takes_no_frame(tmp_path, top, below):
+    path = write(tmp_path, f"{top}\n{below}")
+    with pytest.raises(UserError, match="truth.txt:1: .* is not a box"): read_boxes(path)
+    with pytest.warns(UserWarning, match=r"truth.txt:1: .* is a heading.*: it is dropped, the boxes begin in line \d"): boxes = read_truth(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(boxes, read_truth(write(tmp_path, below)))
+
+
+def test_lines_are_counted_from_the_top_of_the_file(tmp_path):
+    with pytest.warns(UserWarning, match="truth.txt:3: 'lost' is not a box"): read_truth(write(tmp_path, "x,y,w,h\n1,2,3,4\nlost\n"))
 
 
 def test_a_mask_gives_its_box():
@@ -50,7 +96,7 @@ def test_polygons_by_brute_force():
 
 
 BAD = {"text": "1,2,3,4\ntarget lost\n5,6,7,8\n", "blank": "1,2,3,4\n\n5,6,7,8\n", "three": "1,2,3,4\n1,2,3\n5,6,7,8\n",
-       "five": "1,2,3,4\n1,2,3,4,5\n5,6,7,8\n", "seven": "1,2,3,4\n1,2,3,4,5,6,7\n5,6,7,8\n", "comment": "1,2,3,4\n# 1,2,3,4\n5,6,7,8\n"}
+       "five": "1,2,3,4\n1,2,3,4,5\n5,6,7,8\n", "six": "1,2,3,4\n1,2,3,4,1,0\n5,6,7,8\n", "seven": "1,2,3,4\n1,2,3,4,5,6,7\n5,6,7,8\n", "comment": "1,2,3,4\n# 1,2,3,4\n5,6,7,8\n"}
 
 
 @pytest.mark.parametrize("content", BAD.values(), ids=BAD)
@@ -110,6 +156,22 @@ def test_tracks_of_xml_files(tmp_path):
                                   "<annotation><object><trackid>0</trackid></object></annotation>"))
 def test_broken_xml(tmp_path, text):
     with pytest.raises(UserError, match="1.xml is not an annotation of a frame"): read_objects(xml(tmp_path / "1.xml", text=text))
+
+
+def test_an_unknown_encoding(tmp_path):
+    path = xml(tmp_path / "1.xml", text="<?xml version='1.0' encoding='foo-8'?><annotation><object/></annotation>")
+    for read in (read_objects, read_track_names):
+        with pytest.raises(UserError, match="1.xml is not an annotation of a frame .unknown encoding"): read(path)
+
+
+@pytest.mark.parametrize("body", ("", "<object><trackid>0</trackid>{}</object>", "<object><trackid> 3\n</trackid>{0}</object>" * 2,
+    "<object>{}</object>", "<object id='2'><trackid>4</trackid>{}</object>", "<object><trackid/>{}</object>",
+    "<object><trackid>a&amp;b</trackid>{}</object>", "<object><trackid>1</trackid>{0}</object><object>{0}</object>", "<object><trackid>ü</trackid>{}</object>"))
+@pytest.mark.parametrize("encoding", ("utf-8", "utf-16", "latin-1"))
+def test_track_names_are_those_of_a_parser(tmp_path, body, encoding):
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
+    (tmp_path / "1.xml").write_bytes(f"<?xml version='1.0' encoding='{encoding}'?><annotation>{body.format(box)}</annotation>".encode(encoding))
+    assert read_track_names(tmp_path / "1.xml") == set(read_objects(tmp_path / "1.xml"))
 
 
 def test_no_xml_at_all(tmp_path):

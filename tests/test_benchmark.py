@@ -1,20 +1,19 @@
-"""tirnas.benchmark: raw results, resume, processes, and scores of files against the official numbers."""
+"""tirnas.benchmark: raw results, resume after any kind of stop, processes, seeds, starts, trackers of other people."""
 import json
-import shutil
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tirnas.benchmark import (evaluate, is_finished, load_fps, load_results, make_tracker, run_benchmark, run_parallel,
-                              run_sequence, truth_files)
+from tirnas.benchmark import RunFailed, Task, WorkerDied, is_finished, plan, run_benchmark, run_parallel, run_sequence, run_task
 from tirnas.core import TrackState, UserError
-from tirnas.data.sequences import Sequence, open_dataset, read_boxes, write_attributes, write_boxes, write_sequence
-
-FIXTURES = Path(__file__).parent / "fixtures" / "evaluation"
-NUMBERS = {"precision": "precision", "norm_precision": "norm_precision", "success_auc": "success"}
+from tirnas.data.sequences import Sequence, open_dataset, read_boxes, write_attributes, write_sequence
+from tirnas.trackers import Contender
 
 
 @pytest.fixture
@@ -27,10 +26,22 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.fixture
-def official(tmp_path):
-    "The synthetic fixture, where a test may spoil it."
-    return shutil.copytree(FIXTURES / "synthetic", tmp_path / "synthetic", copy_function=shutil.copyfile)
+def own(folder, update, more="", name="Own"):
+    "A user's tracker in a file, with this body of `update` and more class or module code; its word."
+    path = folder / f"{name.lower()}.py"
+    path.write_text(f"""
+import os, random, time
+from pathlib import Path
+import numpy as np
+HERE = Path(__file__).parent
+class {name}:
+    def init(self, frame, box): self.box, self.t = np.array(box), 0
+    def update(self, frame):
+        self.t += 1
+        {update}
+{more}
+""")
+    return f"{path}:{name}"
 
 
 def run(name, data, out, **more):
@@ -50,7 +61,8 @@ class Drifting:
 
 def test_run_sequence_is_one_pass(data):
     sequence, tracker = open_dataset(data)[1], Drifting()
-    boxes, seconds = run_sequence(tracker, sequence)
+    boxes, seconds, confidence = run_sequence(tracker, sequence)
+    assert confidence.tolist() == [1] * 6
     assert len(tracker.frames) == len(boxes) == len(seconds) == 6
     np.testing.assert_array_equal(boxes[0], sequence.boxes_xywh[0])
     np.testing.assert_allclose(boxes[:, 0] - boxes[0, 0], np.arange(6) * 0.333333)
@@ -67,7 +79,8 @@ def test_files_count_from_the_origin(data, tmp_path, origin):
         expected = np.tile(sequence.boxes_xywh[0] + [origin, origin, 0, 0], (len(sequence), 1))
         np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-4)
         assert len((folder / f"{sequence.name}_time.txt").read_text().split()) == len(sequence)
-    assert sorted(p.name for p in folder.iterdir()) == ["boy.txt", "boy_time.txt", "car.txt", "car_time.txt"]
+    assert sorted(p.name for p in folder.iterdir()) == ["boy.txt", "boy_confidence.txt", "boy_time.txt",
+                                                       "car.txt", "car_confidence.txt", "car_time.txt", "run.json"]
 
 
 def test_finished_sequences_are_not_run_again(data, tmp_path):
@@ -76,7 +89,7 @@ def test_finished_sequences_are_not_run_again(data, tmp_path):
     (folder / "boy.txt").unlink()
     run("constant", data, tmp_path / "results")
     after = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
-    assert {n for n in after if after[n] != stamps[n]} == {"boy.txt", "boy_time.txt"}
+    assert {n for n in after if after[n] != stamps[n]} == {"boy.txt", "boy_confidence.txt", "boy_time.txt", "run.json"}
 
 
 @pytest.mark.parametrize("spoil", (lambda rows: rows[:-1], lambda rows: rows + rows[-1:], lambda rows: [],
@@ -99,15 +112,25 @@ def test_processes_write_the_same_bytes(data, tmp_path):
 @pytest.mark.parametrize("jobs", (1, 2))
 def test_a_failing_sequence_is_named_and_the_others_kept(data, tmp_path, jobs):
     (data / "boy" / "img" / "0003.jpg").write_text("no image")
-    with pytest.raises(UserError, match="constant on boy: .*0003.jpg cannot be read"):
+    with pytest.raises(RunFailed, match="constant failed on 1 of 2 sequences.*: boy: .*0003.jpg cannot be read"):
         run("constant", data, tmp_path / "results", jobs=jobs)
-    assert [p.name for p in sorted((tmp_path / "results" / "constant").iterdir())] == ["car.txt", "car_time.txt"]
+    assert [p.name for p in sorted((tmp_path / "results" / "constant").iterdir())] == ["car.txt", "car_confidence.txt", "car_time.txt", "run.json"]
 
 
-def test_an_unexpected_error_names_the_sequence(data, tmp_path):
-    sequence = open_dataset(data)[0].replace(boxes_xywh=np.array([["a", "b", "c", "d"]]))
-    with pytest.raises(RuntimeError, match="constant failed on boy: ValueError"):
-        run_benchmark("constant", [sequence, open_dataset(data)[1]], tmp_path / "results", progress=False)
+@pytest.mark.parametrize("jobs", (1, 2))
+def test_a_tracker_that_raises_loses_no_other_sequence(data, tmp_path, jobs):
+    word = own(tmp_path, "return self.box if frame.shape and self.t < 4 else [][1]")    # boy has 4 frames, car 6
+    with pytest.raises(RunFailed, match=r"Own failed on 1 of 2 .*: car: IndexError: list index out of range \(own.py:10\)"):
+        run(word, data, tmp_path / "results", jobs=jobs)
+    assert read_boxes(tmp_path / "results" / "Own" / "boy.txt").shape == (4, 4)
+
+
+def test_sequences_that_cannot_be_started(data, tmp_path):
+    empty = open_dataset(data)[0].replace(name="absent", boxes_xywh=np.full((4, 4), np.nan))
+    nothing = empty.replace(name="nothing", frame_paths=(), boxes_xywh=np.empty((0, 4)))
+    with pytest.raises(RunFailed, match="2 of 4 .*no target in the first frame.*no frames"):
+        run_benchmark("constant", [empty, nothing, *open_dataset(data)], tmp_path / "results", progress=False)
+    assert len(list((tmp_path / "results").rglob("*_time.txt"))) == 2
 
 
 def die(sequence: Sequence) -> None:
@@ -117,13 +140,21 @@ def die(sequence: Sequence) -> None:
 
 
 def test_a_dying_worker_is_reported(data):
-    with pytest.raises(RuntimeError, match="a worker process died"): list(run_parallel(die, open_dataset(data), 2))
+    with pytest.raises(WorkerDied, match="a worker process died"): list(run_parallel(die, open_dataset(data), 2))
+
+
+def test_a_tracker_that_kills_its_process_loses_no_other_sequence(data, tmp_path):
+    word = own(tmp_path, "if self.t == 5: os._exit(3)\n        return self.box")     # only car is that long
+    with pytest.raises(RunFailed, match="Own failed on 1 of 2 .*: car: a worker process died"):
+        run(word, data, tmp_path / "results", jobs=2)
+    assert is_finished(tmp_path / "results" / "Own", open_dataset(data)[0])
 
 
 def test_progress_goes_to_standard_error(data, tmp_path, capsys):
     run_benchmark("constant", open_dataset(data), tmp_path / "results")
     captured = capsys.readouterr()
-    assert captured.out == "" and "constant" in captured.err and "2/2" in captured.err
+    assert captured.out == "" and "10/10" in captured.err and "2/2 sequences" in captured.err
+    assert "constant car: 6 frames, " in captured.err and "frames/s" in captured.err
 
 
 def test_bad_arguments(data, tmp_path):
@@ -133,126 +164,117 @@ def test_bad_arguments(data, tmp_path):
 
 
 def test_baselines_need_no_torch():
-    code = ("import sys; from tirnas.benchmark import make_tracker, evaluate; make_tracker('csrt'); "
+    code = ("import sys; from tirnas.trackers import make_tracker; import tirnas.benchmark; make_tracker('csrt'); "
             "assert 'torch' not in sys.modules and 'tirnas.tracker' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert type(make_tracker("constant")).__name__ == "ConstantBox"
 
 
-def test_load_results_and_speed(data, tmp_path):
-    folder = run("constant", data, tmp_path / "results")
-    (folder / "boy_time.txt").write_text("0.5\n0.1\n0.1\n0.1\n")
-    assert set(load_results(folder, ["boy", "car", "absent"])) == {"boy", "car"}
-    assert load_fps(folder, ["boy", "absent"]) == {"boy": pytest.approx(5)}
-    (folder / "boy_time.txt").write_text("0\n0\n0\n0\n")
-    assert load_fps(folder, ["boy"]) == {}
+def test_a_refused_box_is_a_warning_and_no_speed(data, tmp_path):
+    small = open_dataset(data)[0].replace(boxes_xywh=np.tile([10.0, 10, 4, 4], (4, 1)))
+    with pytest.warns(UserWarning, match="boy: the first box stands for all frames, as mil cannot start on 4 x 4 px"):
+        folder = run_benchmark("mil", [small, open_dataset(data)[1]], tmp_path / "results", progress=False)
+    np.testing.assert_allclose(read_boxes(folder / "boy.txt"), np.tile([11, 11, 4, 4], (4, 1)))
+    assert not (folder / "boy_time.txt").exists() and (folder / "car_time.txt").exists()
+    assert list(json.loads((folder / "run.json").read_text())["refused"]) == ["boy"]
+    with pytest.warns(UserWarning, match="boy: the first box"): run_benchmark("mil", [small], tmp_path / "results", progress=False)
 
 
-# --- evaluate: annotations and files only
+# --- trackers of other people
 
-def test_evaluate_gives_the_official_numbers():
-    scores, warnings = evaluate(FIXTURES / "synthetic" / "anno", FIXTURES / "synthetic" / "results", "lsotb-tir")
-    expected = json.loads((FIXTURES / "synthetic.json").read_text())
-    assert warnings == [] and list(scores) == sorted(expected)
-    for tracker, official in expected.items():
-        ours = scores[tracker]
-        assert ours["fps"] is None and ours["benchmark"] == "lsotb-tir" and ours["protocol"] == "official"
-        for theirs, name in NUMBERS.items(): assert ours[name] == pytest.approx(official[theirs], rel=0, abs=1e-9)
-        attributes = official["per_attribute"]
-        assert set(ours["per_attribute"]) == set(attributes)
-        for name, numbers in attributes.items():
-            assert (ours["per_attribute"][name] is None) == (numbers["success_auc"] is None)
-            if numbers["success_auc"] is not None:
-                assert ours["per_attribute"][name]["success"] == pytest.approx(numbers["success_auc"], rel=0, abs=1e-9)
+def test_a_module_that_workers_import(data, tmp_path, monkeypatch):
+    own(tmp_path, "self.box = self.box + [1, 0, 0, 0]; return self.box", name="Walker")
+    monkeypatch.chdir(tmp_path)
+    folder = run("walker:Walker", data, tmp_path / "results", jobs=2)
+    np.testing.assert_allclose(np.diff(read_boxes(folder / "car.txt")[:, 0]), 1)
+    noted = json.loads((folder / "run.json").read_text())
+    assert noted["source"] == "walker:Walker" and len(noted["sha256"]) == 64 and "decoded before" in noted["timing"]
 
 
-def test_evaluate_needs_no_frames_and_knows_three_layouts(data, tmp_path):
-    results = run("constant", data, tmp_path / "results").parent
-    with_frames = evaluate(data, results, "simtir")
-    for name in ("boy", "car"): shutil.rmtree(data / name / "img")
-    assert evaluate(data, results, "simtir") == with_frames
-    flat = tmp_path / "flat"
-    for name in ("boy", "car"): write_boxes(flat / f"{name}.txt", read_boxes(data / name / "groundtruth.txt"))
-    shutil.copytree(data / "att", flat / "att")
-    assert evaluate(flat, results, "simtir") == with_frames
-    single, warnings = evaluate(data / "car", results, "simtir")
-    assert single["constant"]["per_sequence"]["car"] == with_frames[0]["constant"]["per_sequence"]["car"]
-    assert warnings == ["constant: results without annotation, not scored: boy"]
+def test_each_worker_has_one_thread(data, tmp_path):
+    words = "import cv2, torch; (HERE / f'{os.getpid()}.log').write_text(f\"{torch.get_num_threads()} {cv2.getNumThreads()} {os.environ['OMP_NUM_THREADS']}\")"
+    run(own(tmp_path, f"{words}; return self.box"), data, tmp_path / "results", jobs=2)
+    assert {p.read_text() for p in tmp_path.glob("*.log")} == {"1 1 1"}
 
 
-def test_truth_of_a_relative_single_folder(data, monkeypatch):
-    monkeypatch.chdir(data / "car")
-    assert list(truth_files(".")) == ["car"]
+def test_the_clock_leaves_decoding_out(data):
+    class Slow(Sequence):
+        def frames(self):
+            for frame in super().frames():
+                time.sleep(0.05)
+                yield frame
+    sequence = Slow("car", open_dataset(data)[1].frame_paths, open_dataset(data)[1].boxes_xywh)
+    assert run_sequence(Drifting(), sequence)[1].sum() < 0.05
 
 
-def test_fps_of_results(data, tmp_path):
-    folder = run("constant", data, tmp_path / "results")
-    (folder / "boy_time.txt").write_text("0.1\n" * 4)
-    (folder / "car_time.txt").write_text("0.05\n" * 6)
-    scores, _ = evaluate(data, folder.parent, "simtir")
-    assert scores["constant"]["fps"] == pytest.approx(15)
-    assert scores["constant"]["per_sequence"]["car"]["fps"] == pytest.approx(20)
+def test_changed_code_goes_on_and_another_tracker_does_not(data, tmp_path):
+    out = tmp_path / "results"
+    folder = run(own(tmp_path, "return self.box"), data, out)
+    (folder / "boy.txt").unlink()
+    with pytest.warns(UserWarning, match="own.py:Own has changed since the finished"): run(own(tmp_path, "return self.box + 1"), data, out)
+    assert read_boxes(folder / "boy.txt")[1, 0] == read_boxes(folder / "boy.txt")[0, 0] + 1
+    with pytest.raises(UserError, match="holds results of another tracker"): run(Contender.of("kcf", "Own"), data, out)
 
 
-def test_missing_sequences_are_told(official):
-    (official / "results" / "lag5" / "synth_03.txt").unlink()
-    scores, warnings = evaluate(official / "anno", official / "results", "lsotb-tir")
-    assert warnings == ["lag5: no result for 1 of 12 sequences, which its means leave out: synth_03"]
-    assert scores["lag5"]["missing"] == ["synth_03"] and scores["jitter2"]["missing"] == []
+# --- seeds, runs and starts
+
+def test_runs_have_seeds_that_do_not_depend_on_order(data, tmp_path):
+    word = own(tmp_path, "return self.box + [random.random(), np.random.rand(), 0, 0]")
+    one, two = run(word, data, tmp_path / "one", repeat=2), run(word, data, tmp_path / "two", repeat=2, jobs=2)
+    names = [f"run_{k}/{name}.txt" for k in ("01", "02") for name in ("boy", "car")]
+    content = [(one / name).read_text() for name in names]
+    assert content == [(two / name).read_text() for name in names] and len(set(content)) == 4
+    assert not list(one.glob("*.txt"))
 
 
-def test_foreign_attributes_are_told(official):
-    _, warnings = evaluate(official / "anno", official / "results", "simtir")
-    assert warnings == ["the annotations have attributes that simtir does not: drone-mounted, hand-held, surveillance, vehicle-mounted"]
-    assert evaluate(official / "anno", official / "results", "lsotb-tir-st100")[1] == []
+def test_a_seed_attribute_is_set_and_equal_runs_are_told(data, tmp_path):
+    word = own(tmp_path, "return self.box + [self.seed, 0, 0, 0]", more="    seed = None")
+    folder = run(word, data, tmp_path / "results", repeat=3)
+    assert [read_boxes(folder / f"run_0{k}" / "car.txt")[1, 0] for k in (1, 2, 3)] == [12.25, 13.25, 14.25]
+    with pytest.warns(UserWarning, match="all 2 runs of constant are the same"): run("constant", data, tmp_path / "results", repeat=2)
 
 
-def error(official, data="anno", results="results", benchmark="lsotb-tir"):
-    with pytest.raises(UserError) as caught: evaluate(official / data, official / results, benchmark)
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
+def test_plans_are_checked(data):
+    for wrong in ({"repeat": 0}, {"starts": "all"}, {"repeat": 2, "starts": "tre"}):
+        with pytest.raises(UserError, match="give"): plan(open_dataset(data), **wrong)
 
 
-@pytest.mark.parametrize("rows", (-1, 1))
-def test_wrong_row_count(official, rows):
-    path = official / "results" / "lag5" / "synth_02.txt"
-    lines = path.read_text().split()
-    path.write_text("\n".join(lines[:-1] if rows < 0 else lines + lines[-1:]))
-    counts = f"the result has {len(lines) + rows} rows but its ground truth has {len(lines)}"
-    assert error(official).startswith(f"lag5/synth_02: {counts}")
+# --- a kill in the middle, with the real signal
+
+def alive(pid):
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_text_instead_of_numbers(official):
-    path = official / "results" / "lag5" / "synth_02.txt"
-    lines = path.read_text().split()
-    path.write_text("\n".join([*lines[:2], "1,2,three,4", *lines[3:]]))
-    assert "synth_02.txt:3: '1,2,three,4' is not a box: give four numbers" in error(official)
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
 
 
-def test_times_that_are_no_numbers(official):
-    (official / "results" / "lag5" / "synth_02_time.txt").write_text("fast")
-    assert "synth_02_time.txt is not a file of times" in error(official)
-
-
-def test_an_empty_result_file(official):
-    (official / "results" / "lag5" / "synth_02.txt").write_text("")
-    assert "lag5/synth_02" in error(official)
-
-
-def test_empty_and_missing_folders(official):
-    (official / "empty" / "tracker").mkdir(parents=True)
-    assert "empty holds no results: give <tracker>/<sequence>.txt" in error(official, results="empty")
-    assert "absent is not a folder" in error(official, results="absent")
-    assert "absent is not a folder" in error(official, data="absent")
-    assert "tracker holds no annotations" in error(official, data="empty/tracker")
-
-
-def test_results_of_another_benchmark(official):
-    (official / "other" / "kcf").mkdir(parents=True)
-    (official / "other" / "kcf" / "car.txt").write_text("1,2,3,4\n")
-    assert error(official, results="other") == "kcf: no result for any of the 12 sequences; give at least one"
-
-
-def test_unknown_benchmark(official):
-    assert error(official, benchmark="otb") == "benchmark 'otb' is unknown: give one of simtir, lsotb-tir, ptb-tir"
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("jobs", ("1", "2"))
+def test_kill_9_in_the_middle(tmp_path, jobs):
+    data, out = tmp_path / "data", tmp_path / "results" / "Own"
+    for k in range(4):
+        boxes = np.tile([10.0, 12, 14, 20], (8, 1))
+        write_sequence(data / f"s{k}", np.full((8, 48, 64), 9 * k, np.uint8), boxes)
+    log = "with open(HERE / 'calls.log', 'a') as f: f.write(f'{os.getpid()} {frame[0, 0]} {self.t}\\n')"
+    word = own(tmp_path, f"{log}\n        time.sleep(0.05); return self.box + [self.t, 0, 0, 0]")
+    command = ["tirnas", "run", "--data", data, "--tracker", word, "--out", out.parent, "--jobs", jobs]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    calls = lambda: [tuple(map(int, line.split())) for line in (tmp_path / "calls.log").read_text().splitlines()]
+    wait_for(lambda: list(out.glob("s?.txt")) and calls()[-1][2] in (2, 3, 4))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    workers = {pid for pid, *_ in calls()}
+    wait_for(lambda: not any(map(alive, workers)))
+    finished = {p: p.stat().st_mtime_ns for p in out.glob("s?.txt")}
+    assert 0 < len(finished) < 4 and all(len(read_boxes(p)) == 8 for p in finished)
+    before = len(calls())
+    assert subprocess.run(list(map(str, command)), capture_output=True).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
+    assert len(calls()) - before == 7 * (4 - len(finished))
+    for k in range(4): np.testing.assert_allclose(read_boxes(out / f"s{k}.txt")[:, 0], 11 + np.arange(8))
+    assert sorted(p.name for p in out.iterdir()) == sorted(["run.json", *(f"s{k}{end}.txt" for k in range(4) for end in ("", "_time"))])

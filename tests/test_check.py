@@ -129,9 +129,44 @@ def test_an_absent_target_and_a_box_over_the_border_are_sound(data):
     assert found(data) == []
 
 
-def test_a_polygon_is_sound(data):
+def test_a_polygon_is_told_outside_vot(data, tmp_path):
     line(data, 4, "20,10,40,30,20,50,10,30")
-    assert found(data) == []
+    assert found(data) == [("truth", TRUTH, 4)]
+    assert "8 numbers where 4 are expected" in check_dataset(data, progress=False)[1].findings[0].text
+    (data / "one" / "occlusion.tag").write_text("0\n" * 8)
+    assert found(data / "one") == []
+
+
+def test_a_heading_is_told_and_lines_keep_their_numbers(data):
+    line(data, 8, "400,16,12,30")
+    path = data / TRUTH
+    path.write_text("# by hand\nx,y,w,h\n" + path.read_text())
+    assert found(data) == [("truth", TRUTH, 1), ("truth", TRUTH, 2), ("beyond", TRUTH, 10)]
+
+
+def test_decimal_commas_are_one_finding(data):
+    (data / TRUTH).write_text("1,5;2,5;3,0;4,0\n" * 8)
+    assert found(data) == [("truth", TRUTH, 1)]
+    (finding,) = check_dataset(data, progress=False)[1].findings
+    assert finding.text.startswith("'1,5;2,5;3,0;4,0' may have decimal commas")
+
+
+def test_a_linked_file_is_named_by_its_link(data, tmp_path):
+    image(data, 3).rename(data / "one" / "store.bin")
+    (data / "one" / "store.bin").write_bytes(b"")
+    os.symlink(data / "one" / "store.bin", image(data, 3))
+    os.symlink(data, tmp_path / "alias")
+    assert found(data) == [("unreadable", "one/img/0003.jpg", 0)] == found(tmp_path / "alias")
+
+
+def test_a_deleted_image_is_missing(tmp_path):
+    for name in ("train/1.jpg", "val/1.jpg", "val/3.jpg"): write(tmp_path / name, walk(1))
+    for split in ("train", "val"):
+        images = [{"id": i, "file_name": f"{split}/{i}.jpg"} for i in (1, 3)]
+        notes = [{"image_id": i, "category_id": 1, "bbox": [10, 10, 9, 20]} for i in (1, 3)]
+        write_json(tmp_path / f"{split}.json", {"images": images, "annotations": notes, "categories": []})
+    assert found(tmp_path) == [("missing", "train.json", 0)]
+    assert [(r.name, r.boxes) for r in check_dataset(tmp_path, progress=False)[1:]] == [("train", 1), ("val", 2)]
 
 
 def test_vot_may_say_nan(tmp_path):
@@ -191,7 +226,7 @@ def test_detection_sets(tmp_path):
     write_json(tmp_path / "val" / "_annotations.coco.json", content)
     (tmp_path / "train" / "1.jpg").write_bytes(b"")
     file = "val/_annotations.coco.json"
-    assert found(tmp_path) == [("box", file, 4), ("missing", file, 0), ("outside", file, 0),
+    assert found(tmp_path) == [("outside", file, 0), ("missing", file, 0), ("box", file, 4),
                                ("unreadable", "train/1.jpg", 0), ("beyond", "val/0.jpg", 0)]
     assert found(tmp_path, layout="coco") == found(tmp_path)
 
@@ -209,13 +244,13 @@ def test_nothing_is_written(data):
 
 
 def test_json_and_table(data):
-    for number in range(1, 6): line(data, number, "x")
+    for number in range(2, 7): line(data, number, "x")
     reports = check_dataset(data, progress=False)
     record = json.loads(json.dumps(report_json(data, reports)))
     assert record["kinds"] == {"truth": 5} and [s["name"] for s in record["sequences"]] == ["Zwei Wärme", "one"]
-    assert record["sequences"][1]["findings"][0] == {"kind": "truth", "file": TRUTH, "line": 1, "text": "'x' is not a box"}
+    assert record["sequences"][1]["findings"][0] == {"kind": "truth", "file": TRUTH, "line": 2, "text": "'x' is not a box"}
     table = report_table(reports)
-    assert "5 truth" in table and "and 2 more" in table and f"{TRUTH}:3" in table and f"{TRUTH}:4" not in table
+    assert "5 truth" in table and "and 2 more" in table and f"{TRUTH}:4" in table and f"{TRUTH}:5" not in table
 
 
 def test_what_cannot_be_checked(data, tmp_path):

@@ -57,6 +57,53 @@ def test_run_and_evaluate(sequence, model, tmp_path):
     assert (tmp_path / "scores" / "scores.json").is_file() and (tmp_path / "scores" / "report.html").is_file()
 
 
+def test_run_tells_failures_and_ends_with_1(sequence, tmp_path):
+    data = sequence.parent
+    write_sequence(data / "other", map(walk, range(4)), np.tile([20.0, 30, 12, 30], (4, 1)))
+    (data / "other" / "img" / "0003.jpg").write_bytes(b"broken")
+    run = tirnas("run", "--data", data, "--tracker", "constant", "--out", tmp_path / "results")
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert "tirnas: constant failed on 1 of 2 sequences, the others are done: other: " in run.stderr and "0003.jpg cannot be read" in run.stderr
+    assert len(read_boxes(tmp_path / "results" / "constant" / "walk.txt")) == 10
+
+
+OWN = """
+class Mine:
+    def init(self, frame, box): self.box = box
+    def update(self, frame): return [self.box[0] + 1, *self.box[1:]]
+class Half:
+    def init(self, frame, box): pass
+"""
+
+
+def test_run_a_tracker_of_ones_own(sequence, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    common = ("run", "--data", sequence.parent, "--out", tmp_path / "results")
+    run = tirnas(*common, "--tracker", "mine.py:Mine", "--name", "moves", "--repeat", "2", cwd=tmp_path)
+    assert run.returncode == 0 and "decoded before its clock starts" in run.stdout, run.stderr
+    assert "warning: all 2 runs of moves are the same" in run.stderr
+    assert len(read_boxes(tmp_path / "results" / "moves" / "run_02" / "walk.txt")) == 10
+    refused(tirnas(*common, "--tracker", "mine.py:Half", cwd=tmp_path), "'mine.py:Half' is no tracker", "no method update(frame)")
+    refused(tirnas(*common, "--tracker", "none.py:Mine", cwd=tmp_path), "none.py does not exist")
+    refused(tirnas(*common, "--tracker", "mine.py:Mine", "--starts", "all", cwd=tmp_path), "'all' is unknown: give one of ope, tre, sre")
+    refused(tirnas(*common, "--tracker", "mine.py:Mine", "--benchmark", "ptb-tir", cwd=tmp_path), "none of the 1 sequences is of ptb-tir")
+
+
+def test_starts_runs_and_comparison(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "results"
+    for name, step in (("fast", 3), ("slow", 0)):
+        boxes = np.array([[20 + step * t % 60, 30, 12, 30] for t in range(24)], dtype=float)
+        write_sequence(data / name, [walk(0)] * 24, boxes)
+    for words in (("constant",), ("kcf",), ("constant", "--starts", "tre"), ("constant", "--starts", "sre")):
+        assert tirnas("run", "--data", data, "--out", out, "--tracker", *words).returncode == 0
+    assert len(list((out / "constant" / "sre").glob("slow_??.txt"))) == 12
+    run = tirnas("evaluate", "--data", data, "--results", out, "--out", tmp_path / "s", "--compare", "kcf", "constant", "--published")
+    assert run.returncode == 0 and "kcf - constant, success: " in run.stdout and "no published scores of simtir" in run.stdout, run.stderr
+    starts = json.loads((tmp_path / "s" / "scores.json").read_text())["constant"]["starts"]
+    assert set(starts) == {"tre", "sre"} and starts["sre"]["success"] < 1
+    refused(tirnas("evaluate", "--data", data, "--results", out, "--out", tmp_path / "s", "--compare", "kcf", "mil"), "'mil' is no tracker here")
+
+
 @pytest.mark.parametrize("box, parts", [
     ("1,2,3", ("four numbers",)), ("a,b,c,d", ("four numbers",)), ("5,5,0,9", ("has no size",)), ("5,5,nan,9", ("four numbers",)),
     ("400,5,20,20", ("lies outside the frame of 120 x 90 px",)), ("-30,5,20,20", ("lies outside",))])
@@ -164,8 +211,8 @@ def test_simulate_as_asked(tmp_path):
     assert cv2.imread(str(home / "img" / "0001.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     assert "low resolution" in tirnas("data", "list", tmp_path / "a").stdout
     assert tirnas("simulate", tmp_path / "again", "--scene", home / "scene.yaml").returncode == 0
-    assert (tmp_path / "again" / "groundtruth.txt").read_text() == (home / "groundtruth.txt").read_text()
-    assert (tmp_path / "again" / "img" / "0008.png").read_bytes() == (home / "img" / "0008.png").read_bytes()
+    assert (tmp_path / "again" / "scene" / "groundtruth.txt").read_text() == (home / "groundtruth.txt").read_text()
+    assert (tmp_path / "again" / "scene" / "img" / "0008.png").read_bytes() == (home / "img" / "0008.png").read_bytes()
 
 
 def test_simulate_refuses(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from conftest import ROOT
 from tirnas.core import UserError
-from tirnas.data.detections import find_detections, image_size, list_files, read_detections, scan_detections
+from tirnas.data.detections import find_detections, image_size, read_detections, scan_detections
+from tirnas.data.stills import list_files
 
 HIT_UAV = ROOT.parent / "shared" / "data" / "hit-uav"
 BOX = [10.0, 20.0, 12.0, 30.0]
@@ -86,6 +87,74 @@ def test_llvip_takes_the_thermal_twin(tmp_path):
     assert read_detections(tmp_path, "voc-inclusive")[0].boxes_xywh.tolist() == [[9, 19, 13, 31]]
 
 
+@pytest.mark.parametrize("stated", ("{split}/{name}", "{name}", "images/{split}/{name}"))
+@pytest.mark.parametrize("gone", ("train", "val"))
+def test_a_deleted_image_is_not_replaced_by_another_split(tmp_path, stated, gone):
+    for split in ("train", "val"):
+        for n in (1, 3): image(tmp_path / "images" / split / f"000{n}.png")
+        coco(tmp_path / f"{split}.json", [stated.format(split=split, name=f"000{n}.png") for n in (1, 3)])
+    (tmp_path / "images" / gone / "0003.png").unlink()
+    stills, found = scan_detections(tmp_path)
+    assert relative(stills, tmp_path) == [f"images/{s}/000{n}.png" for s in ("train", "val") for n in (1, 3) if (s, n) != (gone, 3)]
+    assert [(f.kind, f.file) for f in found] == [("missing", f"{gone}.json")]
+
+
+@pytest.mark.parametrize("stated", ("train/0003.png", "0003.png"))
+def test_an_image_without_an_annotation_is_not_given_away(tmp_path, stated):
+    for name in ("train/0001.png", "val/0003.png"): image(tmp_path / name)
+    coco(tmp_path / "train.json", ["train/0001.png", stated])
+    stills, found = scan_detections(tmp_path)
+    assert relative(stills, tmp_path) == ["train/0001.png"] and [f.kind for f in found] == ["missing"]
+
+
+@pytest.mark.parametrize("stated", ("I0000{n}", "set00/{drive}/I0000{n}"))
+@pytest.mark.parametrize("annotated", (True, False))
+def test_kaist_with_a_lost_image(tmp_path, stated, annotated):
+    for drive in ("V000", "V001"):
+        for n in (1, 2):
+            image(tmp_path / f"images/set00/{drive}/lwir/I0000{n}.jpg")
+            if annotated or drive == "V001":
+                voc(tmp_path / f"annotations-xml-new/set00/{drive}/I0000{n}.xml", stated.format(n=n, drive=drive))
+    (tmp_path / "images/set00/V001/lwir/I00002.jpg").unlink()
+    stills, found = scan_detections(tmp_path)
+    names = [f"images/set00/{d}/lwir/I0000{n}.jpg" for d, n in (("V000", 1), ("V000", 2), ("V001", 1)) if annotated or d == "V001"]
+    assert relative(stills, tmp_path) == names
+    assert [(f.kind, f.file) for f in found] == [("missing", "annotations-xml-new/set00/V001/I00002.xml")]
+
+
+@pytest.mark.parametrize("labels, images", (("labels/{}", "images/{}"), ("{}/labels", "{}/images"), ("{}", "{}")))
+def test_yolo_with_a_lost_image(tmp_path, labels, images):
+    for split in ("train", "val"):
+        for n in (1, 3):
+            image(tmp_path / images.format(split) / f"a.v{n}.jpg")
+            path = tmp_path / labels.format(split) / f"a.v{n}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("0 .5 .5 .1 .1\n")
+    (tmp_path / images.format("train") / "a.v3.jpg").unlink()
+    stills, found = scan_detections(tmp_path, "yolo")
+    assert relative(stills, tmp_path) == [f"{images}/a.v{n}.jpg".format(s) for s, n in (("train", 1), ("val", 1), ("val", 3))]
+    assert [f.kind for f in found] == ["missing"] * ("labels" in labels)
+
+
+@pytest.mark.parametrize("name", ("vis-ir/thermal/x.png", "rgb-thermal/images/x.png", "color/car_color-map_1.png", "rgb/x.png"))
+def test_thermal_images_below_a_folder_with_another_word(tmp_path, name):
+    image(tmp_path / name)
+    coco(tmp_path / "a.json", [os.path.basename(name)])
+    (still,) = read_detections(tmp_path)
+    assert relative([still], tmp_path) == [name] and scan_detections(tmp_path)[1] == []
+
+
+@pytest.mark.parametrize("thermal, visible", (("infrared/1.jpg", "visible/1.jpg"), ("set/lwir/1.jpg", "set/visible/1.jpg"),
+    ("thermal_8_bit/F_1.jpeg", "RGB/F_1.jpg"), ("images_thermal_train/a.jpg", "images_rgb_train/b.jpg"), ("F_1_ir.jpg", "F_1_rgb.jpg"),
+    ("rgb-thermal/thermal/1.jpg", "rgb-thermal/rgb/1.jpg"), ("images/1.jpg", "images_color/1.jpg")))
+def test_visible_light_twins_are_passed_over_and_told(tmp_path, thermal, visible):
+    for name in (thermal, visible): image(tmp_path / name)
+    coco(tmp_path / "a.json", [os.path.basename(thermal)])
+    coco(tmp_path / "rgb_a.json", [os.path.basename(visible)])
+    with pytest.warns(UserWarning, match=f"{visible}: 1 images such as this one are taken for visible-light twins"): stills = read_detections(tmp_path)
+    assert relative(stills, tmp_path) == [thermal] and [f.kind for f in scan_detections(tmp_path)[1]] == ["left out"]
+
+
 def test_kaist_takes_the_right_drive(tmp_path):
     for drive in ("V000", "V001"):
         for camera in ("lwir", "visible"): image(tmp_path / f"images/set00/{drive}/{camera}/I00001.jpg")
@@ -150,7 +219,7 @@ def test_bad_boxes_are_dropped(tmp_path, box):
     assert [len(s) for s in stills] == [1, 0]
 
 
-@pytest.mark.parametrize("line", ["0 0.5 0.5 0.1", "person 0.5 0.5 0.1 0.1", "0 nan 0.5 0.1 0.1", "0 0.5 0.5 0 0.1", "0 a b c d"])
+@pytest.mark.parametrize("line", ["² 0.5 0.5 0.1 0.1", "9" * 5000 + " 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "person 0.5 0.5 0.1 0.1", "0 nan 0.5 0.1 0.1", "0 0.5 0.5 0 0.1", "0 a b c d"])
 def test_bad_yolo_lines(tmp_path, line):
     image(tmp_path / "images/a.jpg")
     (tmp_path / "labels").mkdir()
@@ -165,6 +234,22 @@ def test_bad_mot_lines(tmp_path):
     stills, found = scan_detections(tmp_path)
     assert [len(s) for s in stills] == [1, 0]
     assert [(f.kind, f.file, f.line) for f in found] == [("box", "det.txt", 2), ("missing", "det.txt", 0)]
+
+
+@pytest.mark.parametrize("frame", ("²", "9" * 5000))
+def test_frames_that_are_no_number(tmp_path, frame):
+    image(tmp_path / "img/0001.jpg")
+    (tmp_path / "det.txt").write_text(f"{frame},-1,1,2,3,4,1,Person\n")
+    assert flaws(tmp_path, "box") == [("det.txt", 1)]
+
+
+@pytest.mark.parametrize("names", ("names:\n  ²: car\n", f"names:\n  {'9' * 5000}: car\n", "[" * 100000))
+def test_odd_class_names(tmp_path, names):
+    image(tmp_path / "images/a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .1 .1\n")
+    (tmp_path / "data.yaml").write_text(names)
+    assert read_detections(tmp_path, "yolo")[0].labels == ("0",)
 
 
 def test_polygons_become_boxes(tmp_path):
@@ -210,6 +295,19 @@ def test_broken_xml(tmp_path):
     with pytest.warns(UserWarning, match=r"b\.xml:3: is not XML"): assert len(read_detections(tmp_path)) == 1
     voc(tmp_path / "Annotations/b.xml", "b.jpg", (1, 2, "x", 4))
     assert flaws(tmp_path, "box") == [("Annotations/b.xml", 1)]
+
+
+def test_xml_in_other_encodings(tmp_path):
+    for name in "ab": image(tmp_path / f"{name}.jpg")
+    voc(tmp_path / "a.xml", "a.jpg")
+    text = (tmp_path / "a.xml").read_text()
+    (tmp_path / "a.xml").write_bytes(f"<?xml version='1.0' encoding='utf-16'?>{text}".encode("utf-16"))
+    assert find_detections(tmp_path) == "voc"
+    (still,) = read_detections(tmp_path)
+    assert still.boxes_xywh.tolist() == [BOX] and relative([still], tmp_path) == ["a.jpg"]
+    for encoding in ("foo-8", "utf-32"):
+        (tmp_path / "b.xml").write_text(f"<?xml version='1.0' encoding='{encoding}'?>{text}")
+        assert flaws(tmp_path, "annotation") == [("b.xml", 0)]
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff"])

@@ -1,5 +1,7 @@
 """tirnas.data.frames: every kind of image, file and source, and each way in which one can be broken."""
+import struct
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 
 from tirnas.core import UserError
-from tirnas.data.frames import (ARCHIVE_SUFFIXES, VideoFrame, frame_files, image_size, is_pattern, open_source, read_frame,
-                                read_image, refuse_archive, to_8bit, to_gray, video_frames)
+from tirnas.data.frames import (ARCHIVE_SUFFIXES, VideoFrame, frame_files, image_size, is_inside, is_pattern, open_source, read_frame,
+                                read_image, refuse_archive, refuse_outside, to_8bit, to_gray, video_frames)
 
 
 def noise(seed, hw=(48, 64), depth=np.uint8):
@@ -88,6 +90,30 @@ def test_a_truncated_jpeg_and_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="none.jpg cannot be read as an image .No such file"): read_image(tmp_path / "none.jpg")
 
 
+def test_a_header_that_announces_a_gigapixel(tmp_path):
+    whole = bytearray(save(tmp_path / "f.bmp", noise(5)).read_bytes())
+    whole[18:26] = (100_000).to_bytes(4, "little") * 2
+    (tmp_path / "f.bmp").write_bytes(whole)
+    def chunk(kind, content): return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0))
+    (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    for name in ("f.bmp", "f.png"):
+        with pytest.raises(UserError, match=f"{name} cannot be read as an image: replace"): read_image(tmp_path / name)
+
+
+def test_links_out_of_a_folder(tmp_path):
+    save(tmp_path / "set" / "1.png", noise(1))
+    save(tmp_path / "settled" / "2.png", noise(2))
+    (tmp_path / "set" / "3.png").symlink_to(tmp_path / "set" / "1.png")
+    (tmp_path / "alias").symlink_to(tmp_path / "set")
+    refuse_outside(tmp_path / "set", tmp_path / "set")
+    refuse_outside(tmp_path / "alias" / "1.png", tmp_path / "set")
+    assert is_inside(tmp_path / "set" / "1.png", tmp_path / "alias") and not is_inside(tmp_path / "settled", tmp_path / "set")
+    (tmp_path / "set" / "2.png").symlink_to(tmp_path / "settled" / "2.png")
+    for path in (tmp_path / "set", tmp_path / "set" / "2.png"):
+        with pytest.raises(UserError, match="2.png is a link that leads out of the data folder .*: copy the file there"): refuse_outside(path, tmp_path / "set")
+
+
 def test_float_images_are_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "f.tiff"), np.full((4, 5), 293.15, np.float32))
     with pytest.raises(UserError, match="f.tiff has values of type float32: convert it"): read_image(tmp_path / "f.tiff")
@@ -165,6 +191,8 @@ def test_sources(tmp_path):
     assert count == 1
     with pytest.raises(UserError, match="does not exist: give a folder of images"): open_source(tmp_path / "missing.mp4")
     with pytest.raises(UserError, match="99 cannot be opened as a video: there is no such camera"): open_source("99")
+    for name in ("²", "9" * 5000, "-1", "1²"):
+        with pytest.raises(UserError, match="does not exist: give a folder of images, a video file or a camera number"): open_source(name)
 
 
 def test_to_8bit():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tirnas.core import UserError
-from tirnas.metrics import (ERROR_THRESHOLDS_PX, NORM_ERROR_THRESHOLDS, OVERLAP_THRESHOLDS, center_errors, curves,
-                            frame_scores, headline, norm_errors, overlaps, repair, score_sequence, score_tracker)
+from tirnas.metrics import (ERROR_THRESHOLDS_PX, NORM_ERROR_THRESHOLDS, OVERLAP_THRESHOLDS, FrameScores, center_errors, curves,
+                            frame_scores, headline, norm_errors, overlaps, repair, score_sequence, score_sequences,
+                            score_tracker)
 
 FIXTURES = Path(__file__).parent / "fixtures" / "evaluation"
 EDGE_CASES = json.loads((FIXTURES / "edge_cases.json").read_text())
@@ -167,11 +168,24 @@ def test_scores_are_json_and_untimed_speed_is_null():
     assert entry["fps"] is None and entry["per_attribute"] == {}
 
 
-@pytest.mark.parametrize("rows", (9, 11))
-def test_wrong_row_count_names_tracker_sequence_and_counts(rows):
+def test_a_short_result_names_tracker_sequence_and_counts():
     box = np.tile([10.0, 10, 20, 40], (10, 1))
-    with pytest.raises(UserError, match=rf"kcf/car: the result has {rows} rows but its ground truth has 10"):
-        score_tracker({"car": np.tile(box[:1], (rows, 1))}, {"car": box}, tracker="kcf")
+    with pytest.raises(UserError, match="kcf/car: the result has 9 rows but its ground truth has 10"):
+        score_tracker({"car": box[:9]}, {"car": box}, tracker="kcf")
+
+
+def test_rows_beyond_the_truth_are_not_looked_at():
+    box = np.tile([10.0, 10, 20, 40], (10, 1))
+    longer = np.concatenate([box, np.full((3, 4), np.nan)])
+    assert score_tracker({"car": longer}, {"car": box}) == score_tracker({"car": box}, {"car": box})
+
+
+def test_a_missing_tail_without_valid_truth_is_scored_as_if_it_were_there():
+    truth = np.tile([10.0, 10, 20, 40], (10, 1))
+    truth[7:] = [[0, 0, 0, 0], [np.nan] * 4, [0, 5, 5, 5]]
+    results = np.tile([11.0, 10, 20, 40], (10, 1))
+    short, whole = score_tracker({"car": results[:7]}, {"car": truth}), score_tracker({"car": results}, {"car": truth})
+    assert short.pop("short") == ["car"] and whole.pop("short") == [] and short == whole
 
 
 @pytest.mark.parametrize("bad", (np.zeros((0, 4)), np.zeros((10, 5)), np.zeros(4)))
@@ -193,7 +207,43 @@ def test_a_frame_of_nan_misses_everything():
     assert shares.success[0] == shares.precision[50] == shares.norm_precision[50] == 0.75
 
 
+def counted_one_by_one(frames):
+    "The curves as section 2 says them: compare every frame with every threshold."
+    share = lambda values, hit, thresholds: [sum(bool(hit(v, t)) for v in values) / len(values) for t in thresholds]
+    return (share(frames.overlap, lambda v, t: v > t, OVERLAP_THRESHOLDS),
+            share(frames.error, lambda v, t: v <= t, ERROR_THRESHOLDS_PX),
+            share(frames.norm_error, lambda v, t: v <= t, NORM_ERROR_THRESHOLDS))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_counting_equals_comparing(seed):
+    "Also on thresholds, their neighbours, beyond both ends, and at NaN and infinity."
+    random = np.random.default_rng(seed)
+    def values(thresholds):
+        near = np.concatenate([thresholds, np.nextafter(thresholds, 9), np.nextafter(thresholds, -9)])
+        return random.choice([*near, -1, 1 + 2e-16, 60, np.nan, np.inf, -np.inf], 90)
+    frames = FrameScores(values(OVERLAP_THRESHOLDS), values(ERROR_THRESHOLDS_PX), values(NORM_ERROR_THRESHOLDS), np.ones(90, bool))
+    for ours, expected in zip(curves(frames), counted_one_by_one(frames)): assert ours.tolist() == expected
+
+
+def test_sequences_end_to_end_equal_sequences_alone():
+    truth = {path.stem: read(path) for path in sorted((FIXTURES / "synthetic" / "anno").glob("*.txt"))}
+    results = {name: read(FIXTURES / "synthetic" / "results" / "invalid" / f"{name}.txt") for name in truth}
+    for name, together in score_sequences(results, truth).items():
+        alone = score_sequence(results[name], truth[name])
+        assert together[1:] == alone[1:]
+        for one, other in zip(together.curves, alone.curves): np.testing.assert_array_equal(one, other)
+
+
+def test_average_overlap_counts_invalid_frames_as_nothing():
+    truth = np.tile([10.0, 10, 10, 10], (4, 1))
+    truth[3] = 0
+    results = truth + [[0, 0, 0, 0], [5, 0, 0, 0], [50, 0, 0, 0], [9, 9, 9, 9]]
+    assert score_sequence(results, truth).average_overlap == pytest.approx((1 + 1 / 3) / 4)
+
+
 def test_scoring_needs_neither_torch_nor_opencv():
     heavy = "{'torch', 'cv2', 'matplotlib'} & set(sys.modules)"
-    code = f"import sys, tirnas.metrics; assert not {heavy}, {heavy}"
+    modules = "tirnas.metrics, tirnas.protocols, tirnas.multistart, tirnas.intervals, tirnas.longterm, tirnas.results"
+    code = f"import sys, {modules}; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", code], check=True)

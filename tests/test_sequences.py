@@ -12,7 +12,7 @@ from tirnas.benchmark import run_parallel
 from tirnas.core import UserError
 from tirnas.data import places as places_module
 from tirnas.data.layouts import Tree, sequence_folders
-from tirnas.data.places import LAYOUTS, cache_folder, find_places, index_file
+from tirnas.data.places import LAYOUTS, cache_folder, data_folder, find_places, index_file
 from tirnas.data.sequences import (Sequence, digest, from_file, open_dataset, open_sequence, to_file, write_attributes, write_boxes,
                                    write_sequence)
 
@@ -140,6 +140,25 @@ def test_lsotb_training_set(tmp_path):
     np.testing.assert_array_equal(other.boxes_xywh, [BOXES[0], NAN, BOXES[2], BOXES[3]])
 
 
+@pytest.mark.parametrize("tracks, names", (
+    ([[], [], [0], [0], [], []], ["car"]), ([[0]] * 2 + [[0, 1]] + [[0]] * 3, ["car_0", "car_1"]), ([[0], [1], [2], [3], [4], [5]], [f"car_{n}" for n in range(6)])))
+def test_a_track_may_come_late_and_go_early(tmp_path, tracks, names):
+    put(tmp_path / "d", *images("TrainingData/car", 8, ".jpg", 6))
+    for t, here in enumerate(tracks): put(tmp_path / "d", f"Annotations/car/{t + 1:08d}.xml", text=vid(*[(k, (10, 12, 8, 16)) for k in here]))
+    sequences = open_dataset(tmp_path / "d")
+    assert [s.name for s in sequences] == names
+    for s in sequences: np.testing.assert_array_equal(s.boxes_xywh[:, 2] > 0, [int(s.place.track) in here for here in tracks])
+
+
+def test_xml_files_without_any_object_are_told(tmp_path):
+    put(tmp_path / "d", *images("TrainingData/car", 8), *images("TrainingData/bus", 8))
+    for t in range(4):
+        put(tmp_path / "d", f"Annotations/car/{t + 1:08d}.xml", text=vid((0, (10, 12, 8, 16))))
+        put(tmp_path / "d", f"Annotations/bus/{t + 1:08d}.xml", text=vid() if t else "<annotation><object>")
+    with pytest.warns(UserWarning, match="Annotations/bus has no object in any XML file and is left out .*00000001.xml is not"):
+        assert [s.name for s in open_dataset(tmp_path / "d")] == ["car"]
+
+
 def test_got10k(tmp_path):
     put(tmp_path / "d", *images("train/a/.", 8, ".jpg"), *images("train/b", 8, ".jpg"), "train/a/groundtruth.txt", "train/b/groundtruth.txt")
     put(tmp_path / "d", "train/a/absence.label", text="0\n1\n0\n0\n")
@@ -229,6 +248,36 @@ def test_names_that_occur_twice(tmp_path):
     assert [s.name for s in open_dataset(tmp_path / "d")] == ["one_walk", "run", "two_walk"]
     put(tmp_path / "e", *[f"{home}/walk/groundtruth.txt" for home in ("w", "wa", "walk/walk", "img")])
     assert [s.name for s in open_dataset(tmp_path / "e")] == ["img_walk", "w_walk", "wa_walk", "walk_walk_walk"]
+    put(tmp_path / "f", *[f"{home}/s/groundtruth.txt" for home in ("a/b", "a_b", "c")])
+    assert sorted(s.name for s in open_dataset(tmp_path / "f")) == ["a_b_s", "a_b_s-2", "c_s"]
+
+
+@pytest.mark.parametrize("homes, names", (
+    (("a/s", "b/s", "a_s"), {"a/s": "a_s-2", "b/s": "b_s", "a_s": "a_s"}),
+    (("a/s", "b/s", "a_s", "a_s-2"), {"a/s": "a_s-3", "b/s": "b_s", "a_s": "a_s", "a_s-2": "a_s-2"})))
+def test_names_that_only_seem_to_differ(tmp_path, homes, names):
+    put(tmp_path / "d", *[f"{home}/{name}" for home in homes for name in ("groundtruth.txt", "img/0001.png")])
+    found = {os.path.relpath(s.place.frames, tmp_path.resolve() / "d").removesuffix("/img"): s.name for s in open_dataset(tmp_path / "d")}
+    assert found == names
+
+
+@pytest.mark.parametrize("layout", ("vid", "stills", "images", "video"))
+def test_names_are_unique_in_every_layout(tmp_path, layout):
+    home = tmp_path / "d"
+    if layout == "vid":
+        for part in ("1/car", "2/car", "1_car", "2/car_0"):
+            put(home, *images(f"TrainingData/{part}", count=1))
+            put(home, f"Annotations/{part}/0001.xml", text=vid((0, (1, 2, 3, 4)), *[(1, (1, 2, 3, 4))] * (part == "2/car")))
+    if layout == "stills":
+        for part in ("a/0001", "b/0001", "a_0001"): put(home, *images(f"{part}/images", count=1)); put(home, f"{part}/labels/0001.txt", text="0 .5 .5 .2 .2\n")
+    if layout == "images":
+        for part in ("walk", "run"): put(home, *images(f"{part}/img"))
+    if layout == "video":
+        for name in ("walk.avi", "walk.mkv"): write_video(home / name)
+        put(home, "walk.txt")
+    names = [s.name for s in open_dataset(home)]
+    assert len(names) == len(set(names)) == {"vid": 5, "stills": 3, "images": 2, "video": 2}[layout]
+    assert names == [s.name for s in open_dataset(home)]
 
 
 def test_strange_names(tmp_path):
@@ -242,9 +291,17 @@ def test_strange_names(tmp_path):
 
 def test_several_layouts(tmp_path):
     put(tmp_path / "d", *images("a/img"), "a/groundtruth.txt", *images("b"), "b/groundtruth.txt", "b/absence.label")
-    with pytest.raises(UserError, match="1 of layout got10k .first b., 1 of layout otb .first a.: give one of these layouts by name"):
+    with pytest.raises(UserError, match="1 of layout got10k .first b., 1 of layout otb .first a.: give one of these layouts by name .--layout got10k, in Python layout='got10k'."):
         open_dataset(tmp_path / "d")
     assert [s.name for s in open_dataset(tmp_path / "d", layout="otb")] == ["a", "b"]
+
+
+def test_detection_sets_beside_sequences_are_told(tmp_path):
+    put(tmp_path / "d", *images("ptb/walk/img"), "ptb/walk/groundtruth.txt", *images("hit/test"), *images("plain"), "att/walk.txt")
+    put(tmp_path / "d", "hit/annotations/test.json", text='{"images": [{"id": 1, "file_name": "0001.png"}], "annotations": []}')
+    with pytest.warns(UserWarning, match=r"d also holds detection sets, which are passed over: hit \(coco\); give such a folder") as told:
+        assert [s.name for s in open_dataset(tmp_path / "d")] == ["walk"]
+    assert len(told) == 1 and len(open_dataset(tmp_path / "d" / "ptb")) == 1 == len(open_dataset(tmp_path / "d", layout="otb"))
 
 
 def test_nothing_found(tmp_path):
@@ -331,6 +388,64 @@ def test_a_linked_annotation_or_frame(tmp_path):
     with pytest.raises(UserError, match="0005.png is a link that leads out of the data folder"): len(run)
 
 
+def lead_out(path, outside, text):
+    "Put a file elsewhere and a link to it at `path`."
+    put(outside, path.name, text=text)
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside / path.name)
+
+
+def told_or_refused(path, part):
+    "Open and read everything; all warnings and errors must name the link."
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(UserError, match=f"{part} is a link that leads out of the data folder .*: copy the file there"):
+            for s in open_dataset(path): s.boxes_xywh, s.attributes
+    assert all(part in str(w.message) for w in told)
+
+
+def test_links_that_are_read_late(tmp_path):
+    got, vot, train, att = (tmp_path / name for name in ("got", "vot", "train", "att"))
+    put(got, *images("a", 8, ".jpg"), "a/groundtruth.txt", "a/meta_info.ini")
+    lead_out(got / "a/absence.label", tmp_path / "secret", "0\n1\n0\n0\n")
+    put(vot, *images("a/ir", 8, ".jpg"), "a/groundtruth.txt")
+    lead_out(vot / "a/size_change.tag", tmp_path / "secret", "1\n" * 4)
+    put(train, *images("TrainingData/car", 8, ".jpg"))
+    for t in range(4): put(train, f"Annotations/car/{t + 1:08d}.xml", text=vid((0, (10, 12, 8, 16))))
+    lead_out(train / "Annotations/car/00000003.xml", tmp_path / "secret", vid((0, (1, 1, 1, 1))))
+    for root, part in ((got, "absence.label"), (vot, "size_change.tag"), (train, "00000003.xml")): told_or_refused(root, part)
+    put(att, *images("a/img"), "a/groundtruth.txt", "att/a.txt")
+    (sequence,) = open_dataset(att)
+    for name in ("att/a.txt", "a/groundtruth.txt"): lead_out(att / name, tmp_path / "secret", "1,1,1,1\n" * 4)
+    with pytest.raises(UserError, match="att/a.txt is a link that leads out"): sequence.attributes
+    with pytest.raises(UserError, match="a/groundtruth.txt is a link that leads out"): sequence.boxes_xywh
+
+
+def test_a_video_whose_boxes_are_a_link(tmp_path):
+    for name in ("walk.avi", "run.avi"): write_video(tmp_path / "d" / name)
+    write_boxes(tmp_path / "d" / "run.txt", BOXES)
+    lead_out(tmp_path / "d" / "walk.txt", tmp_path / "secret", ONE_BASED)
+    with pytest.warns(UserWarning, match="walk.txt leads out of the data folder .* and is not read"): assert [s.name for s in open_dataset(tmp_path / "d")] == ["run"]
+    with pytest.warns(UserWarning, match="walk.txt leads out"): run, walk = open_dataset(tmp_path / "d", layout="video")
+    assert np.isnan(walk.boxes_xywh).all() and np.array_equal(run.boxes_xywh, BOXES)
+    with pytest.raises(UserError, match="walk.txt is a link that leads out"): open_dataset(tmp_path / "d" / "walk.avi")[0].boxes_xywh
+
+
+def test_a_still_that_became_a_link(tmp_path):
+    put(tmp_path / "d", *images("images", count=1)); put(tmp_path / "d", "labels/0001.txt", text="0 .5 .5 .2 .2\n")
+    (still,) = open_dataset(tmp_path / "d")
+    put(tmp_path / "secret", "0001.png")
+    (tmp_path / "d/images/0001.png").unlink()
+    (tmp_path / "d/images/0001.png").symlink_to(tmp_path / "secret/0001.png")
+    with pytest.raises(UserError, match="0001.png is a link that leads out"): len(still)
+
+
+def test_a_file_that_the_user_names_may_be_a_link(tmp_path):
+    write_video(tmp_path / "disk" / "walk.avi"); put(tmp_path / "disk", "0001.png")
+    for name in ("walk.avi", "0001.png"): (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    assert len(open_dataset(tmp_path / "walk.avi")[0]) == 4 and len(open_dataset(tmp_path / "0001.png")[0]) == 1
+
+
 @pytest.mark.parametrize("entry", ("../secret", "walk/../../secret", "/etc"))
 def test_list_entries_that_leave(tmp_path, entry):
     put(tmp_path / "secret", *images("img"), "groundtruth.txt")
@@ -401,6 +516,19 @@ def test_an_edited_list_is_seen(large, monkeypatch):
     assert [p.name for p in find_places(large)] == ["s01", "s02"]
 
 
+def test_an_edited_xml_file_is_seen(tmp_path, monkeypatch):
+    root = tmp_path / "train"
+    for n in range(40):
+        put(root, *images(f"TrainingData/s{n:02d}", count=2))
+        for t in range(2): put(root, f"Annotations/s{n:02d}/000{t + 1}.xml", text=vid((0, (10, 12, 8, 16))))
+    for path in (root, *root.rglob("*")): os.utime(path, (1e9, 1e9))
+    first, calls = find_places(root), looked(monkeypatch)
+    assert find_places(root) == first and not calls
+    for t in range(2): put(root, f"Annotations/s05/000{t + 1}.xml", text=vid((7, (10, 12, 8, 16))))
+    assert (root / "Annotations/s05").stat().st_mtime_ns == 10 ** 18
+    assert find_places(root)[5].track == "7" and len(calls) == 1
+
+
 def test_remarks_are_said_again(large):
     (large / "out").symlink_to(large.parent)
     os.utime(large, (1e9, 1e9))
@@ -466,6 +594,23 @@ def test_a_pickle_is_small_and_complete(tmp_path):
     again = pickle.loads(pickle.dumps(made))
     assert (again.name, again.origin, again.attributes, again.frame_paths) == ("made", 0, {"occlusion"}, sequence.frame_paths)
     assert digest([again]) == digest([made])
+
+
+@pytest.mark.parametrize("given", (frozenset({"occlusion"}), frozenset()))
+def test_given_attributes_travel(tmp_path, given):
+    put(tmp_path / "walk", *images("img"), "groundtruth.txt", "occlusion.tag")
+    put(tmp_path / "walk", "fast_motion.tag", text="1\n")
+    sequence = open_sequence(tmp_path / "walk", attributes=given)
+    for s in (sequence, pickle.loads(pickle.dumps(sequence)), sequence.replace(name="run")): assert s.attributes == given
+    assert open_sequence(tmp_path / "walk").attributes == {"fast motion"}
+
+
+@pytest.mark.parametrize("below, home", (("", "."), ("walk/0001.png", "walk"), ("*/0001.png", "."), ("walk/[0-9]*", "walk"), ("none/report.json", ".")))
+def test_the_data_folder_of_a_path(tmp_path, monkeypatch, below, home):
+    put(tmp_path / "set", *images("walk"))
+    (tmp_path / "alias").symlink_to(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "set" / below, tmp_path / "alias" / below, f"set/{below}"): assert data_folder(path) == (tmp_path / "set" / home).resolve()
 
 
 def measure(sequence: Sequence) -> None:

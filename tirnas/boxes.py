@@ -68,9 +68,9 @@ def parse_box(text: str) -> np.ndarray:
         raise UserError(f"the box {text!r} is not understood: give four numbers x,y,w,h, for example 420,136,53,130")
     return box
 
-# %% ../nbs/01_boxes.ipynb #ba3d0f2b
+# %% ../nbs/01_boxes.ipynb #ab124bff
 def check_box(box_xywh, frame_hw: tuple[int, int]) -> np.ndarray:
-    "`box_xywh` as a float array (4,); a UserError where it has no size or lies outside a frame of `frame_hw` pixels."
+    "`box_xywh` as a float array (4,); a UserError where it has no size, lies outside a frame of `frame_hw` pixels, or dwarfs it."
     x, y, w, h = box = np.asarray(box_xywh, dtype=float)
     name = ",".join(f"{v:g}" for v in box)
     if not np.isfinite(box).all() or w <= 0 or h <= 0:
@@ -78,6 +78,8 @@ def check_box(box_xywh, frame_hw: tuple[int, int]) -> np.ndarray:
     if x >= frame_hw[1] or y >= frame_hw[0] or x + w <= 0 or y + h <= 0:
         raise UserError(f"the box {name} lies outside the frame of {frame_hw[1]} x {frame_hw[0]} px: "
                         "give one that is at least partly inside")
+    if w > 2 * frame_hw[1] or h > 2 * frame_hw[0]:
+        raise UserError(f"the box {name} is more than twice as large as the frame of {frame_hw[1]} x {frame_hw[0]} px: give pixels, x,y,w,h")
     return box
 
 # %% ../nbs/01_boxes.ipynb #d4ac813e

@@ -36,7 +36,7 @@ def root(start: Path | str | None = None) -> Path:
 def use_threads(num_threads: int | None = None) -> int:
     "Apply the thread policy to torch and OpenCV: `num_threads`, else `TIRNAS_THREADS`, else 1. Returns the number."
     given = os.environ.get("TIRNAS_THREADS", "1") if num_threads is None else num_threads
-    if not str(given).isdigit() or int(given) < 1:
+    if not str(given).isdecimal() or int(given) < 1:
         raise UserError(f"TIRNAS_THREADS is {given!r}: give a whole number of threads, 1 or more")
     import cv2, torch
     torch.set_num_threads(int(given))

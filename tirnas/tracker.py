@@ -171,7 +171,7 @@ class Tracker:
 
     def __init__(self, net: TrackingNet, card: ModelCard, settings: TrackSettings = TrackSettings(), device: str | torch.device = "cpu"):
         self.net, self.card, self.settings, self.device = net.to(device).eval(), card, settings, torch.device(device)
-        self.box = None
+        self.box, self.seed = None, 0
 
     @classmethod
     def load(cls, model: str | Path = "mini", settings: TrackSettings = TrackSettings(), device: str = "cpu") -> "Tracker":
@@ -184,7 +184,7 @@ class Tracker:
         "Start on a frame (H, W) of any depth with the target's box, 0-based pixels."
         frame = to_gray(frame)
         self.box = check_box(box_xywh, frame.shape[:2])
-        self.generator, self.frames_seen = torch.Generator().manual_seed(0), 1
+        self.generator, self.frames_seen = torch.Generator().manual_seed(self.seed), 1
         views, boxes = first_views(frame, self._window(), self.box)
         boxes = torch.tensor(boxes, dtype=torch.float32, device=self.device)
         feats = self._features(views)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'Finding', 'Report', 'missing_numbers', 'look_at', 'check_frames', 'most_of', 'told', 'check_boxes',
-           'check_lines', 'check_truth', 'check_place', 'check_stills', 'still_tasks', 'check_tasks', 'run_tasks',
-           'check_dataset', 'report_table', 'report_json']
+           'line_fault', 'check_lines', 'check_truth', 'check_place', 'check_stills', 'still_tasks', 'check_tasks',
+           'run_tasks', 'check_dataset', 'report_table', 'report_json']
 
 # %% ../../nbs/15_check.ipynb #2094e03e
 import dataclasses
@@ -22,17 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
 from ..core import UserError
-from .annotations import parse_box
-from .detections import LAYOUTS as STILL_LAYOUTS, Still, find_detections, scan_detections
+from .annotations import heading, is_polygon, numbers, parse_box, read_lines
+from .detections import LAYOUTS as STILL_LAYOUTS, find_detections, scan_detections
 from .frames import VideoFrame, image_size, read_frame
 from .layouts import Place
-from .places import find_places
+from .places import data_folder, find_places
 from .sequences import place_attributes, place_boxes, place_frames
+from .stills import Still
 
 # %% ../../nbs/15_check.ipynb #7137029a
 class Finding(NamedTuple):
@@ -103,9 +103,8 @@ def check_frames(paths: Items[Path | VideoFrame], full: bool = True,
     seen, found, before = [], [], None
     for path in paths:
         try: shape, frame = look_at(path, full)
-        except (UserError, cv2.error) as e:
-            why = str(e).partition(": ")[0].removeprefix(f"{path} ") if isinstance(e, UserError) else "is too large to decode"
-            found.append(Finding("unreadable", *_file(path), why))
+        except UserError as e:
+            found.append(Finding("unreadable", *_file(path), str(e).removeprefix(f"{path} ").partition(": ")[0]))
             shape = frame = None
         if frame is not None and frame.min() == frame.max():
             found.append(Finding("flat", *_file(path), f"all pixels are {frame.flat[0]}"))
@@ -138,33 +137,47 @@ def check_boxes(boxes_xywh: np.ndarray, shape: tuple | None, file: str, line: in
         elif shape and (x >= shape[1] or y >= shape[0] or x + w <= 0 or y + h <= 0):
             yield Finding("beyond", file, line, f"{box} lies outside the frame of {shape[1]} x {shape[0]} px")
 
-# %% ../../nbs/15_check.ipynb #ec9ca5da
-def check_lines(place: Place) -> Iterator[Finding]:
-    "Lines of a text annotation that are no boxes."
-    for number, line in enumerate(Path(place.truth).read_text(encoding="utf-8-sig").rstrip().splitlines(), 1):
-        box = parse_box(line)
-        if box is None: yield Finding("truth", place.truth, number, f"{line.strip()[:60]!r} is not a box")
-        elif np.isnan(box).any() and place.layout != "vot":
-            yield Finding("truth", place.truth, number, f"{line.strip()[:60]!r} has no numbers")
+# %% ../../nbs/15_check.ipynb #c9d44134
+def line_fault(line: str, vot: bool) -> str:
+    "What is wrong with a line of a text annotation, in words; nothing if it is a box."
+    shown, box, values = repr(line.strip()[:60]), parse_box(line, vot), numbers(line) or ()
+    if box is None: return f"{shown} is not a box"
+    if vot: return ""
+    if np.isnan(box).any(): return f"{shown} has no numbers"
+    return f"{len(values)} numbers where 4 are expected: read as a polygon" if is_polygon(len(values), vot) else ""
 
 
-def check_truth(place: Place, paths: Items[Path | VideoFrame]) -> tuple[np.ndarray, list[Finding]]:
-    "The boxes (T, 4) that a place has, 0-based, and what is wrong with its annotation and attributes."
+def check_lines(place: Place) -> tuple[int, list[Finding]]:
+    "How many lines of a text annotation are a heading, and what is wrong with its lines."
+    lines, vot = read_lines(place.truth), place.layout == "vot"
+    top = heading(lines)
+    faults = [f"{line.strip()[:60]!r} is a heading, and dropped" for line in lines[:top]]
+    faults += [line_fault(line, vot) for line in lines[top:]]
+    return top, [Finding("truth", place.truth, number, text) for number, text in enumerate(faults, 1) if text]
+
+# %% ../../nbs/15_check.ipynb #763612be
+def _blamed(kind: str, file: str, error: UserError) -> Finding:
+    "The finding that an error tells which begins with the file and perhaps a line."
+    line, text = re.match(r"(?::(\d+):)?\s?(.*)", str(error).removeprefix(file)).groups()
+    return Finding(kind, file, int(line or 0), text)
+
+
+def check_truth(place: Place, paths: Items[Path | VideoFrame]) -> tuple[np.ndarray, int, list[Finding]]:
+    "The boxes (T, 4) of a place, 0-based, how many lines are before them, and what is wrong with annotation and attributes."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try: place_attributes(place)
-        except UserError as e: found = [Finding("attributes", place.attributes, 0, str(e).removeprefix(f"{place.attributes} "))]
+        except UserError as e: found = [_blamed("attributes", place.attributes, e)]
         else: found = []
-        try: boxes_xywh = place_boxes(place, paths)
-        except UserError as e:
-            return np.empty((0, 4)), [*found, Finding("truth", place.truth, 0, str(e).removeprefix(f"{place.truth} "))]
-    if os.path.isfile(place.truth): found += check_lines(place)
+        try: boxes_xywh, top, wrong = place_boxes(place, paths), 0, []
+        except UserError as e: return np.empty((0, 4)), 0, [*found, _blamed("truth", place.truth, e)]
+    if os.path.isfile(place.truth): top, wrong = check_lines(place)
     elif place.truth:
         lost = [f"{path.stem}.xml" for path, box in zip(paths, boxes_xywh) if np.isnan(box).all()]
-        found += [Finding("truth", os.path.join(place.truth, file), 0, "is missing, or broken") for file in lost]
+        wrong = [Finding("truth", os.path.join(place.truth, file), 0, "is missing, or broken") for file in lost]
     if place.truth and len(boxes_xywh) not in (1, len(paths)):
-        found.append(Finding("count", place.truth, 0, f"has {len(boxes_xywh)} boxes for {len(paths)} frames"))
-    return boxes_xywh, found
+        wrong.append(Finding("count", place.truth, 0, f"has {len(boxes_xywh)} boxes for {len(paths)} frames"))
+    return boxes_xywh, top, [*found, *wrong]
 
 # %% ../../nbs/15_check.ipynb #cfd23c71
 def check_place(place: Place, full: bool = True) -> Report:
@@ -176,10 +189,10 @@ def check_place(place: Place, full: bool = True) -> Report:
     found = [Finding("gap", place.frames, 0, f"frame {a} is missing" if a == b else f"frames {a} to {b} are missing")
              for a, b in missing_numbers(names)]
     seen, flaws = check_frames(paths, full)
-    boxes_xywh, wrong = check_truth(place, paths)
+    boxes_xywh, top, wrong = check_truth(place, paths)
     usual = most_of(seen)
     for t, box in enumerate(boxes_xywh):
-        wrong += check_boxes(box[None], seen[t] if t < len(seen) and seen[t] else usual, place.truth, t + 1)
+        wrong += check_boxes(box[None], seen[t] if t < len(seen) and seen[t] else usual, place.truth, t + top + 1)
     boxes = len(boxes_xywh) if place.truth else 0
     return Report(place.name, len(paths), boxes, told(usual), (*found, *flaws, *wrong))
 
@@ -237,10 +250,11 @@ def check_dataset(path: Path | str, layout: str | None = None, jobs: int = 1, fu
     `full` decodes every frame; else headers and annotations are read. What is no data set is a UserError."""
     if jobs < 1: raise UserError(f"jobs is {jobs}: give 1 or more")
     known, tasks = check_tasks(Path(path), layout, full)
-    home = os.path.realpath(path if os.path.isdir(path) else os.path.dirname(path))
+    homes = [os.path.join(home, "") for home in (data_folder(path), os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path)))]
     def seen_from_home(finding: Finding) -> Finding:
-        inside = finding.file and os.path.join(os.path.realpath(finding.file), "").startswith(os.path.join(home, ""))
-        return finding._replace(file=os.path.relpath(os.path.realpath(finding.file), home)) if inside else finding
+        file = os.path.abspath(finding.file) if finding.file else ""
+        home = next((home for home in homes if os.path.join(file, "").startswith(home)), None)
+        return finding._replace(file=os.path.relpath(file, home)) if home else finding
     reports = [*known, *run_tasks(tasks, min(jobs, max(len(tasks), 1)), progress)]
     return [dataclasses.replace(r, findings=tuple(map(seen_from_home, r.findings))) for r in reports]
 

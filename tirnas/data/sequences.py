@@ -22,8 +22,8 @@ import numpy as np
 from ..core import UserError
 from .annotations import (ATTRIBUTES, read_attributes, read_boxes, read_flags, read_tags, read_track, read_truth,
                                      write_attributes, write_boxes)
-from .frames import (IMAGE_SUFFIXES, VideoFrame, frame_files, is_image, open_source, read_frame, to_gray,
-                                video_frames)
+from .frames import (IMAGE_SUFFIXES, VideoFrame, frame_files, is_image, open_source, read_frame, refuse_outside,
+                                to_gray, video_frames)
 from .layouts import Place, Tree, family_of, folder_places
 from .places import find_places
 
@@ -49,13 +49,9 @@ def from_file(boxes_xywh: np.ndarray, origin: int = 1) -> np.ndarray:
 # %% ../../nbs/10_sequences.ipynb #35ea1cdd
 def place_frames(place: Place) -> tuple[Path | VideoFrame, ...]:
     "Where the frames of a place are, one by one; a link out of the data folder is a UserError."
+    if place.box_xywh or os.path.isdir(place.frames): refuse_outside(place.frames, place.root)
     if os.path.isfile(place.frames):
         return (Path(place.frames),) if is_image(place.frames) else video_frames(place.frames)
-    if not os.path.isdir(place.frames): return frame_files(place.frames)
-    with os.scandir(place.frames) as entries: links = [entry.path for entry in entries if entry.is_symlink()]
-    for path in links:
-        if not Path(os.path.realpath(path)).is_relative_to(place.root):
-            raise UserError(f"{path} is a link that leads out of the data folder {place.root}: copy the image there")
     return frame_files(place.frames)
 
 # %% ../../nbs/10_sequences.ipynb #1eabae49
@@ -63,11 +59,13 @@ def place_boxes(place: Place, frames: Items[Path | VideoFrame]) -> np.ndarray:
     "The boxes (T, 4) of a place, 0-based; T is what the file has."
     if place.box_xywh: return np.array([place.box_xywh], dtype=float)
     if not place.truth: return np.full((len(frames), 4), np.nan)
+    refuse_outside(place.truth, place.root)
     if place.track or os.path.isdir(place.truth):
         boxes = read_track([os.path.join(place.truth, f"{path.stem}.xml") for path in frames], place.track)
-    else: boxes = read_truth(place.truth)
+    else: boxes = read_truth(place.truth, vot=place.layout == "vot")
     zero_based, absent = from_file(boxes, place.origin), Path(place.truth).with_name("absence.label")
     if place.layout == "got10k" and absent.is_file():
+        refuse_outside(absent, place.root)
         flags = read_flags(absent)[:len(boxes)]
         zero_based[:len(flags)][flags] = 0
     return zero_based
@@ -76,6 +74,7 @@ def place_boxes(place: Place, frames: Items[Path | VideoFrame]) -> np.ndarray:
 def place_attributes(place: Place) -> frozenset[str]:
     "The attributes of a place, from its line of zeros and ones or its tags."
     if not place.attributes: return frozenset()
+    refuse_outside(place.attributes, place.root)
     return read_tags(place.attributes) if os.path.isdir(place.attributes) else read_attributes(place.attributes)
 
 # %% ../../nbs/10_sequences.ipynb #d5257c97
@@ -92,6 +91,7 @@ def paired(frames: tuple, boxes_xywh: np.ndarray, place: Place) -> tuple[tuple, 
 class Placed:
     "What is read from `place` when it is first asked for, and kept."
     place: Place | None = None
+    given_attributes: frozenset[str] | None = None
 
     @cached_property
     def _pair(self) -> tuple[tuple, np.ndarray]:
@@ -111,7 +111,7 @@ class Placed:
     @cached_property
     def attributes(self) -> frozenset[str]:
         "What makes the sequence hard, in the words of its benchmark."
-        return place_attributes(self.place)
+        return place_attributes(self.place) if self.given_attributes is None else self.given_attributes
 
     def __getstate__(self) -> dict:
         again = ("_pair", "frame_paths", "boxes_xywh", "attributes") if self.place else ()
@@ -165,15 +165,15 @@ def write_sequence(folder: Path | str, frames: Iterable[np.ndarray], boxes_xywh:
     write_boxes(folder / "groundtruth.txt", to_file(boxes_xywh, origin))
     return folder
 
-# %% ../../nbs/10_sequences.ipynb #c18923db
-def open_sequence(folder: Path | str, origin: int = 1, attributes: frozenset[str] = frozenset()) -> Sequence:
-    "The sequence in a folder with a truth file and frames; a folder that is none is a UserError."
+# %% ../../nbs/10_sequences.ipynb #03785e60
+def open_sequence(folder: Path | str, origin: int = 1, attributes: frozenset[str] | None = None) -> Sequence:
+    "The sequence in a folder with a truth file and frames, its attributes as given or found; another folder is a UserError."
     tree = Tree(folder)
     family = family_of(tree, tree.root)
     if family is None:
         raise UserError(f"{folder} is not a sequence: it needs img/ with frames and groundtruth.txt with x,y,w,h lines")
     sequence = Sequence.at(dataclasses.replace(folder_places(tree, tree.root, family)[0], origin=origin))
-    sequence.attributes = attributes
+    sequence.given_attributes = attributes
     return sequence
 
 # %% ../../nbs/10_sequences.ipynb #f2a379f2
