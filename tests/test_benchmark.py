@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ENV
 
-from tirnas.benchmark import RunFailed, Task, WorkerDied, is_finished, plan, run_benchmark, run_parallel, run_sequence, run_task
+from tirnas.benchmark import Outcome, RunFailed, Task, WorkerDied, is_finished, plan, run_benchmark, run_parallel, run_sequence, run_task, settle
 from tirnas.core import TrackState, UserError
 from tirnas.data.sequences import Sequence, open_dataset, read_boxes, write_attributes, write_sequence
 from tirnas.trackers import Contender
@@ -263,7 +265,7 @@ def test_kill_9_in_the_middle(tmp_path, jobs):
     log = "with open(HERE / 'calls.log', 'a') as f: f.write(f'{os.getpid()} {frame[0, 0]} {self.t}\\n')"
     word = own(tmp_path, f"{log}\n        time.sleep(0.05); return self.box + [self.t, 0, 0, 0]")
     command = ["tirnas", "run", "--data", data, "--tracker", word, "--out", out.parent, "--jobs", jobs]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=ENV)
     calls = lambda: [tuple(map(int, line.split())) for line in (tmp_path / "calls.log").read_text().splitlines()]
     wait_for(lambda: list(out.glob("s?.txt")) and calls()[-1][2] in (2, 3, 4))
     process.send_signal(signal.SIGKILL)
@@ -273,8 +275,101 @@ def test_kill_9_in_the_middle(tmp_path, jobs):
     finished = {p: p.stat().st_mtime_ns for p in out.glob("s?.txt")}
     assert 0 < len(finished) < 4 and all(len(read_boxes(p)) == 8 for p in finished)
     before = len(calls())
-    assert subprocess.run(list(map(str, command)), capture_output=True).returncode == 0
+    assert subprocess.run(list(map(str, command)), capture_output=True, env=ENV).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
     assert len(calls()) - before == 7 * (4 - len(finished))
     for k in range(4): np.testing.assert_allclose(read_boxes(out / f"s{k}.txt")[:, 0], 11 + np.arange(8))
     assert sorted(p.name for p in out.iterdir()) == sorted(["run.json", *(f"s{k}{end}.txt" for k in range(4) for end in ("", "_time"))])
+
+
+# --- whose results these are, and on which frames
+
+def noted(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_a_baseline_is_not_taken_for_another(data, tmp_path):
+    folder = run("constant", data, tmp_path / "results")
+    with pytest.raises(UserError, match="holds results of another tracker or model, constant: give another --out or --name"):
+        run(Contender.of("kcf", "constant"), data, tmp_path / "results")
+    assert noted(folder)["source"] == "constant"
+
+
+def test_results_that_nobody_signed_are_refused(data, tmp_path):
+    folder = run("constant", data, tmp_path / "results")
+    (folder / "run.json").unlink()
+    with pytest.raises(UserError, match="holds results but no run.json"): run("constant", data, tmp_path / "results")
+
+
+@pytest.mark.parametrize("text", ("{", "[]", "", "3", '{"refused": []}', '{"parameters": "many"}', '{"parameters": 1e999}',
+                                  '{"sequences": {"car": 3}}', '{"sequences": {"car": {"frames": []}}}', "\xff"))
+def test_a_damaged_note_is_a_sentence(data, tmp_path, text):
+    folder = run("constant", data, tmp_path / "results")
+    (folder / "run.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match="run.json is damaged"): run("constant", data, tmp_path / "results")
+    for path in folder.glob("*.txt"): path.unlink()
+    run("constant", data, tmp_path / "results")
+    assert set(noted(folder)["sequences"]) == {"boy", "car"}
+
+
+def test_a_tracker_that_exits_loses_no_other_sequence(data, tmp_path):
+    word = own(tmp_path, "if self.t == 5: raise SystemExit(3)\n        return self.box")      # only car is that long
+    with pytest.raises(RunFailed, match=r"Own failed on 1 of 2 .*: car: SystemExit: 3 \(own.py:10\)"):
+        run(word, data, tmp_path / "results")
+    assert is_finished(tmp_path / "results" / "Own", open_dataset(data)[0])
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    with pytest.raises(UserError, match="cannot be imported .SystemExit"): run(f"{tmp_path / 'leaves.py'}:Own", data, tmp_path / "results")
+
+
+def test_a_mixture_of_code_is_told_every_time(data, tmp_path):
+    out = tmp_path / "results"
+    folder = run(own(tmp_path, "return self.box"), data, out)
+    (folder / "boy.txt").unlink()
+    mixed = "results of different states of own.py:Own are mixed, older ones: car"
+    with pytest.warns(UserWarning, match=mixed): run(own(tmp_path, "return self.box + 1"), data, out)
+    with pytest.warns(UserWarning, match=mixed): run(own(tmp_path, "return self.box + 1"), data, out)
+    (folder / "car.txt").unlink()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*are mixed")
+        run(own(tmp_path, "return self.box + 1"), data, out)
+    assert len({entry["sha256"] for entry in noted(folder)["sequences"].values()}) == 1
+
+
+def test_changed_frames_are_run_again(data, tmp_path):
+    folder = run("csrt", data, tmp_path / "results")
+    before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.txt")}
+    frames = np.random.default_rng(1).integers(0, 255, (6, 48, 64)).astype(np.uint8)
+    write_sequence(data / "car", frames, open_dataset(data)[1].boxes_xywh)
+    run("csrt", data, tmp_path / "results")
+    assert {n.split("_")[0].split(".")[0] for n in before if (folder / n).stat().st_mtime_ns != before[n]} == {"car"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills itself")
+def test_a_refusal_survives_kill_9(data, tmp_path):
+    word = own(tmp_path, "return self.box", more="""
+    def init(self, frame, box):
+        if (HERE / 'second').exists(): os.kill(os.getpid(), 9)
+        (HERE / 'second').touch()
+        from tirnas.baselines import BoxRefused
+        raise BoxRefused('too small')""")
+    command = ["tirnas", "run", "--data", data, "--tracker", word, "--out", tmp_path / "results"]
+    assert subprocess.run(list(map(str, command)), capture_output=True, env=ENV).returncode == -signal.SIGKILL
+    folder = tmp_path / "results" / "Own"
+    assert read_boxes(folder / "car.txt").shape == (6, 4) and noted(folder)["refused"] == {"car": "too small"}
+
+
+def test_a_refusal_is_noted_before_its_boxes(data, tmp_path):
+    task, home = Task(open_dataset(data)[0]), tmp_path / "mil"
+    (home / "boy.txt").mkdir(parents=True)      # writing the boxes fails
+    with pytest.raises(OSError): list(settle(iter([Outcome("boy", 4, refused="small")]), [task], home, {"refused": {}}))
+    assert noted(home)["refused"] == {"boy": "small"}
+
+
+def test_one_job_and_two_have_the_same_threads(data, tmp_path):
+    words = "import cv2, torch; (HERE / f'{os.getpid()}.log').write_text(f\"{torch.get_num_threads()} {cv2.getNumThreads()} {os.environ['OMP_NUM_THREADS']} {os.environ['OPENBLAS_NUM_THREADS']}\")"
+    word = own(tmp_path, f"{words}; return self.box")
+    env = {k: v for k, v in ENV.items() if not k.endswith("_NUM_THREADS")}
+    for jobs in ("1", "2"):
+        command = ["tirnas", "run", "--data", data, "--tracker", word, "--out", tmp_path / f"r{jobs}", "--jobs", jobs]
+        assert subprocess.run(list(map(str, command)), capture_output=True, env=env).returncode == 0
+    assert [p.read_text() for p in tmp_path.glob("*.log")] == ["1 1 1 1"] * len(list(tmp_path.glob("*.log"))) and len(list(tmp_path.glob("*.log"))) >= 2

@@ -222,3 +222,74 @@ def test_simulate_refuses(tmp_path):
     (tmp_path / "bad.yaml").write_text("seed: [1\n")
     refused(tirnas("simulate", tmp_path / "a", "--scene", tmp_path / "bad.yaml"), "bad.yaml is not YAML")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("origin", ("0", "1"))
+def test_track_counts_as_the_box_does(sequence, model, tmp_path, origin):
+    box = "21,31,12,30" if origin == "1" else "20,30,12,30"
+    run = tirnas("track", sequence / "img", "--box", box, "--model", model, "--origin", origin, "--out", tmp_path / "boxes.txt")
+    assert run.returncode == 0 and f"counted from {origin}" in run.stdout, run.stderr
+    assert tirnas("run", "--data", sequence.parent, "--tracker", model, "--out", tmp_path / "results").returncode == 0
+    expected = read_boxes(tmp_path / "results" / "model" / "walk.txt") - [1 - int(origin), 1 - int(origin), 0, 0]
+    np.testing.assert_allclose(read_boxes(tmp_path / "boxes.txt"), expected, atol=2e-4)
+
+
+def test_files_in_the_place_of_folders(sequence, tmp_path):
+    data, file = sequence.parent, tmp_path / "file"
+    file.write_text("mine\n")
+    assert tirnas("run", "--data", data, "--tracker", "constant", "--out", tmp_path / "results").returncode == 0
+    before = sorted(tmp_path.rglob("*"))
+    refused(tirnas("evaluate", "--data", data, "--results", tmp_path / "results", "--out", file), "--out", "is a file: give a folder")
+    refused(tirnas("evaluate", "--data", data, "--results", tmp_path / "results", "--out", file / "s"), "cannot be written (Not a directory)")
+    refused(tirnas("run", "--data", data, "--tracker", "kcf", "--out", file), "cannot be written (Not a directory)")
+    refused(tirnas("run", "--data", data, "--tracker", "kcf", "--out", tmp_path / "new", "--device", "foo"), "device 'foo' cannot be used here")
+    assert sorted(tmp_path.rglob("*")) == before and file.read_text() == "mine\n"
+
+
+def test_evaluate_repeats_what_run_noted(sequence, tmp_path):
+    results = tmp_path / "results"
+    assert tirnas("run", "--data", sequence.parent, "--tracker", "constant", "--out", results).returncode == 0
+    common = ("evaluate", "--data", sequence.parent, "--results", results, "--out", tmp_path / "s")
+    path = results / "constant" / "run.json"
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps(note | {"refused": {"walk": "small"}, "parameters": 7}))
+    run = tirnas(*common)
+    assert run.returncode == 0 and "constant: it could not start on walk; the first box stands" in run.stderr
+    assert json.loads((tmp_path / "s" / "scores.json").read_text())["constant"]["parameters"] == 7
+    for spoilt in ("{", "[]", '{"parameters": "x"}'):
+        path.write_text(spoilt)
+        run = tirnas(*common)
+        assert run.returncode == 0 and "run.json is damaged" in run.stderr and "Traceback" not in run.stderr, run.stderr
+    path.unlink()       # as with results of other programs, or of `tirnas track`
+    run = tirnas(*common)
+    assert run.returncode == 0 and "run.json" not in run.stderr
+
+
+def test_evaluate_shows_strips_where_there_are_frames(tmp_path):
+    boxes = np.array([[5 + 5 * t, 30, 12, 30] for t in range(20)], dtype=float)
+    data, alone = tmp_path / "data", tmp_path / "alone"
+    write_sequence(data / "far", map(walk, range(20)), boxes)
+    alone.mkdir()
+    (alone / "far.txt").write_text((data / "far" / "groundtruth.txt").read_text())
+    assert tirnas("run", "--data", data, "--tracker", "constant", "--out", tmp_path / "results").returncode == 0
+    def page(folder):
+        run = tirnas("evaluate", "--data", folder, "--results", tmp_path / "results", "--out", tmp_path / "s")
+        assert run.returncode == 0, run.stderr
+        return (tmp_path / "s" / "report.html").read_text(), run.stderr
+    heading = "Where the target was lost"
+    assert heading in page(data)[0] and heading not in page(alone)[0]
+    for path in (data / "far" / "img").iterdir(): path.write_bytes(b"broken")
+    text, said = page(data)
+    assert heading not in text and "no film strips: " in text
+
+
+def test_published_scores_come_with_their_cautions(sequence, tmp_path):
+    (tmp_path / "anno").mkdir()
+    name = "airplane"
+    for folder in ("anno", "results/mine"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{name}.txt").write_text("10,10,20,20\n" * 5)
+    run = tirnas("evaluate", "--data", tmp_path / "anno", "--results", tmp_path / "results", "--out", tmp_path / "s",
+                 "--benchmark", "lsotb-tir", "--published")
+    assert run.returncode == 0 and "Not comparable: mine, scored on 1 sequences" in run.stdout, run.stderr
+    assert "37 trackers stored in the LSOTB-TIR toolkit" in run.stdout

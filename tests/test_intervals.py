@@ -102,9 +102,8 @@ def test_one_run_has_no_spread():
 
 def test_runs_with_different_sequences():
     whole, part = scored(2, 0), scored(2, 1, names=("a", "b"))
-    part["missing"] = ["c"]
-    merged = merge_runs([whole, part])
-    assert merged["missing"] == ["c"] and merged["per_sequence"]["c"] == whole["per_sequence"]["c"]
+    for runs in ([whole, part], [part, whole]):
+        with pytest.raises(UserError, match="not all runs have scores of c: merge runs of the same sequences"): merge_runs(runs)
     assert mean_scores([{"fps": None}, {"fps": None}]) == {"fps": None}
 
 
@@ -113,3 +112,14 @@ def test_longterm_scores_of_runs_are_averaged():
     two["longterm"] = {"precision": 0.7, "recall": 0.6, "f": 0.65, "threshold": None}
     merged = merge_runs([one, two])
     assert merged["longterm"] == {"precision": pytest.approx(0.6), "recall": pytest.approx(0.6), "f": pytest.approx(0.6), "threshold": None}
+
+
+@pytest.mark.parametrize("empty", (None, "absent"))
+def test_what_the_first_run_lacks_is_taken_from_the_next(empty):
+    told = {"precision": 0.7, "recall": 0.6, "f": 0.65, "threshold": 0.5}
+    one, two = scored(2, 0) | {"longterm": None, "fps": None, "parameters": None}, scored(2, 1) | {"longterm": told, "parameters": 5.0}
+    if empty == "absent":
+        for key in ("longterm", "fps", "parameters"): del one[key]
+    merged = merge_runs([one, two])
+    assert merged["longterm"] == told and merged["fps"] == two["fps"] and merged["parameters"] == 5
+    assert merged["success"] == pytest.approx((one["success"] + two["success"]) / 2)

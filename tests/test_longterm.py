@@ -108,3 +108,9 @@ def test_a_short_result_reports_nothing_in_the_rest():
 def test_wrong_number_of_confidences():
     results, truth, confidence = invented(4)
     with pytest.raises(UserError, match="s1: 7 values of confidence for 60 boxes"): longterm(results, truth, confidence | {"s1": np.ones(7)})
+
+
+def test_errors_name_the_file():
+    truth = {"s1": np.array([[1.0, 1, 5, 5], [0, 0, 0, 0], [1, 1, 5, 5]])}
+    with pytest.raises(UserError, match="^kcf/s1.txt: 2 values of confidence for 3 boxes"):
+        longterm(truth, truth, {"s1": np.ones(2)}, {"s1": "kcf/s1.txt"})

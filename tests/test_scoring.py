@@ -11,6 +11,7 @@ import pytest
 from tirnas.core import UserError
 from tirnas.data.annotations import read_boxes, write_attributes, write_boxes
 from tirnas.data.sequences import write_sequence
+from tirnas.intervals import intervals
 from tirnas.multistart import segments, shifted_boxes
 from tirnas.protocols import PROTOCOLS
 from tirnas.results import is_clean, load_fps, load_results, load_starts, read_rows, tracker_folders
@@ -392,6 +393,16 @@ def test_speed(small):
     assert f"{folder / 'boy_time.txt'}:2: " in refusal(small) and "'fast' is not one of times" in refusal(small)
 
 
+@pytest.mark.parametrize("text, line, said", (
+    ("0.1\n-0.1\n", 2, "-0.1 is no time"), ("0.1\n0.2\nnan\n", 3, "nan is no time"), ("inf\n", 1, "inf is no time"),
+    ("0.1 0.2\n0.1 0.2\n", 1, "'0.1 0.2' is not one of times"), ("0.1 0.2 0.3\n", 1, "'0.1 0.2 0.3' is not one of times"),
+    ("0.1\n\n0.2\n", 2, "'' is not one of times"), ("0.1,0.2\n", 1, "'0.1,0.2' is not one of times")))
+def test_times_that_are_none(small, text, line, said):
+    path = small / "results" / "kcf" / "car_time.txt"
+    path.write_text(text)
+    assert refusal(small).startswith(f"{path}:{line}: {said}")
+
+
 def test_runs_are_merged(small):
     one = scored(small)[0]["kcf"]
     folder = small / "results" / "kcf"
@@ -401,10 +412,112 @@ def test_runs_are_merged(small):
     entry = scored(small)[0]["kcf"]
     assert list(tracker_folders(small / "results")) == ["kcf"] and entry["runs"]["count"] == 2
     assert entry["success"] < one["success"] and entry["runs"]["success"]["mean"] == entry["success"]
+    assert entry["intervals"] == intervals(entry["per_sequence"]) != one["intervals"]
     assert entry["runs"]["success"]["std"] == pytest.approx((one["success"] - entry["success"]) * 2 ** 0.5)
     (folder / "run_02" / "boy.txt").unlink()
     entry, remarks = scored(small)[0]["kcf"], scored(small)[1]
-    assert remarks == ["kcf/run_02: no result for 1 of 2 sequences, which its means leave out: boy"] and entry["missing"] == ["boy"]
+    assert remarks == ["kcf/run_02: no result for 1 of 2 sequences, which its means leave out: boy",
+                       "kcf: not every run has a result, so all runs leave out: boy"]
+    assert entry["missing"] == ["boy"] and list(entry["per_sequence"]) == ["car"] and entry["frames"] == 40
+    assert entry["success"] == entry["runs"]["success"]["mean"] == entry["per_sequence"]["car"]["success"]
+    assert entry["intervals"]["success"] == [entry["success"]] * 2
+    for protocol in ("pysot", "pytracking", "got10k"): assert refusal(small, protocol).startswith("kcf/run_02: no result for boy; ")
+    (folder / "run_01" / "car.txt").unlink()
+    assert refusal(small) == "kcf: no sequence has a result in all 2 runs; finish the runs or remove one"
+
+
+def test_runs_without_absent_targets_in_common(small):
+    "Only boy has absent targets, and only one run has boy: neither order of the runs is an error."
+    truth = read_boxes(small / "data" / "boy.txt")
+    truth[10:15] = 0
+    write_boxes(small / "data" / "boy.txt", truth)
+    folder = small / "results" / "kcf"
+    for run in ("run_01", "run_02"): shutil.copytree(folder, small / "runs" / run)
+    shutil.rmtree(folder)
+    shutil.copytree(small / "runs", folder)
+    for lacks, has in (("run_01", "run_02"), ("run_02", "run_01")):
+        shutil.move(folder / lacks / "boy.txt", small / "kept.txt")
+        assert scored(small)[0]["kcf"]["longterm"] is None
+        shutil.move(small / "kept.txt", folder / lacks / "boy.txt")
+    assert scored(small)[0]["kcf"]["longterm"]["f"] > 0
+
+
+def test_results_beside_runs_are_told(small):
+    folder = small / "results" / "kcf"
+    (folder / "car_time.txt").write_text("0.05\n" * 40)
+    for name in ("car", "boy"): write_boxes(folder / "run_01" / f"{name}.txt", read_boxes(folder / f"{name}.txt"))
+    assert scored(small)[1] == ["kcf: results beside its folders run_*, not scored: boy, car"]
+    assert "beside its folders run_*" in refusal(small, "strict")
+
+
+def test_a_tracker_with_starts_alone_is_told(small):
+    write_boxes(small / "results" / "mosse" / "sre" / "car_01.txt", np.ones((40, 4)))
+    scores, remarks = scored(small)
+    assert list(scores) == ["kcf"] and remarks == ["mosse: starts without one-pass results, not scored: add <sequence>.txt"]
+    assert "mosse" in refusal(small, "strict")
+    shutil.rmtree(small / "results" / "kcf")
+    assert "starts in tre or sre are not enough" in refusal(small)
+
+
+def test_starts_of_a_sequence_that_is_too_short(small):
+    folder = small / "results" / "kcf"
+    for path in (small / "data" / "boy.txt", folder / "boy.txt"): write_boxes(path, read_boxes(path)[:12])
+    truth = read_boxes(small / "data" / "car.txt")
+    for k, (first, _) in enumerate(segments(truth), 1): write_boxes(folder / "tre" / f"car_{k:02d}.txt", truth[first:])
+    write_boxes(folder / "tre" / "boy_01.txt", np.ones((12, 4)))
+    scores, remarks = scored(small)
+    assert scores["kcf"]["starts"]["tre"]["sequences"] == 1
+    assert remarks[-1].startswith("kcf: tre runs of boy are left out: a sequence of 12 frames has no valid annotation")
+
+
+# --- what the official toolkits cannot score
+
+def test_what_the_toolkits_cannot_score_is_told(small):
+    for path in (small / "data" / "boy.txt", small / "results" / "kcf" / "boy.txt"): write_boxes(path, read_boxes(path)[:19])
+    scores, remarks = scored(small)
+    assert remarks == ["fewer than 20 frames, on which the official toolkits stop: boy (19)"] and len(scores["kcf"]["per_sequence"]) == 2
+    assert "boy (19) (strict refuses that)" in refusal(small, "strict")
+    for protocol in ("pysot", "pytracking", "got10k"): assert scored(small, protocol)[1] == []
+
+
+def test_a_first_annotation_without_target_is_told(small):
+    truth = read_boxes(small / "data" / "car.txt")
+    truth[0] = 0
+    write_boxes(small / "data" / "car.txt", truth)
+    said = "no valid annotation in frame 1, so that the official toolkits would start later: car"
+    assert scored(small)[1] == [said] and refusal(small, "strict") == f"{said} (strict refuses that)"
+    truth[0] = [0, 40, 20, 50]
+    write_boxes(small / "data" / "car.txt", truth)
+    assert scored(small)[1] == [said] and scored(small, "strict")[1] == []
+
+
+@pytest.mark.parametrize("row", ("nan,nan,nan,nan", "0,0,0,0"))
+def test_strict_lets_a_tracker_be_silent_where_no_target_is(small, row):
+    truth = read_boxes(small / "data" / "car.txt")
+    truth[6:8] = 0
+    write_boxes(small / "data" / "car.txt", truth)
+    path = spoil(small, lambda lines: [*lines[:6], row, row, *lines[8:]])
+    silent = scored(small, "strict")[0]["kcf"]
+    assert silent["per_sequence"]["car"]["invalid"] == 2 and silent["longterm"]["precision"] > 0
+    spoil(small, lambda lines: [*lines[:6], "30,40,20,50", "30,40,20,50", *lines[8:]])
+    assert scored(small, "strict")[0]["kcf"]["success"] == silent["success"]
+    spoil(small, lambda lines: [*lines[:6], "1,2,nan,4", *lines[7:]])
+    assert refusal(small, "strict").startswith(f"{path}:7: 1,2,nan,4 is not a box")
+    spoil(small, lambda lines: [*lines[:6], row, row, row, *lines[9:]])
+    assert refusal(small, "strict").startswith(f"{path}:9: {row} is not a box")
+
+
+def test_a_hole_in_the_annotation_is_told_of_the_annotation(small):
+    truth = read_boxes(small / "data" / "car.txt")
+    truth[4, 0] = np.nan
+    write_boxes(small / "data" / "car.txt", truth)
+    assert refusal(small, "pytracking").startswith("the annotation of car:5: nan,44,20,50 has a NaN, which pytracking refuses")
+
+
+def test_a_stray_file_among_annotations(small):
+    (small / "data" / "README.txt").write_text("Made by hand.\n")
+    said = refusal(small)
+    assert said.startswith(f"{small / 'data' / 'README.txt'}:1: ") and said.endswith("; remove the file if it is no annotation")
 
 
 def test_starts_are_scored(small):
@@ -440,7 +553,7 @@ def test_confidence_is_read(small):
     told = scored(small)[0]["kcf"]["longterm"]
     assert told["threshold"] == 0.9 and told["precision"] > 0.5
     (folder / "boy_confidence.txt").write_text("0.9\n" * 3)
-    assert "3 values of confidence for 25 boxes" in refusal(small)
+    assert refusal(small).startswith(f"{folder / 'boy.txt'}: 3 values of confidence for 25 boxes")
 
 
 # --- reading

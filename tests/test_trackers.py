@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tirnas.core import TrackState, UserError
-from tirnas.trackers import Contender, box_of, confidence_of, make_tracker, source_digest
+from tirnas.trackers import Contender, box_of, confidence_of, device_of, make_tracker, source_digest
 
 BODY = """
     def init(self, frame, box): pass
@@ -69,3 +69,22 @@ def test_a_failed_import_leaves_no_module(tmp_path):
     (tmp_path / "broken_one.py").write_text("1 / 0")
     with pytest.raises(UserError): make_tracker(f"{tmp_path / 'broken_one.py'}:Mine")
     assert "tracker_broken_one" not in sys.modules
+
+
+@pytest.mark.parametrize("label", ("a\nb", "a\x1b[31mb", "a\x00b", "a\tb"))
+def test_labels_have_no_control_characters(label):
+    with pytest.raises(UserError, match="cannot be the name of a folder"): Contender.of("csrt", label)
+
+
+def test_devices_are_checked_and_resolved(tmp_path):
+    (tmp_path / "mine.py").write_text("class Mine:" + BODY)
+    for word in ("kcf", f"{tmp_path / 'mine.py'}:Mine", "mini"):
+        with pytest.raises(UserError, match="device 'foo' cannot be used here"): make_tracker(Contender.of(word, "x", "foo"))
+    assert device_of(Contender.of("kcf", device="auto")) == "cpu" and device_of(Contender.of(f"{tmp_path / 'mine.py'}:Mine")) is None
+    assert device_of(Contender.of("mini", device="auto")) in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("code", ("raise SystemExit(0)", "class Mine:\n    def __init__(self): raise SystemExit('bye')" + BODY))
+def test_code_that_exits_is_a_sentence(tmp_path, code):
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(UserError, match="cannot be .* .SystemExit"): make_tracker(f"{tmp_path / 'mine.py'}:Mine")

@@ -129,3 +129,29 @@ def test_the_command(tmp_path):
     done = shell("tirnas", "vot", str(tmp_path / "w"), "--data", str(ROOT / "samples" / "person_street_01"), "--tracker", "kcf", cwd=tmp_path)
     assert done.returncode == 0 and "vot evaluate kcf" in done.stdout, done.stderr
     assert json.loads((tmp_path / "w" / "config.yaml").read_text()) == {"registry": ["./trackers.ini"], "stack": "vot2016/tir"}
+
+
+def test_a_shorter_sequence_leaves_no_old_frames(tmp_path, sequence):
+    folder = write_vot_sequence(tmp_path / "s", sequence.replace(attributes=frozenset({"occlusion"})))
+    (folder / "color" / "00000001.png").touch()
+    (folder / "color" / "notes.txt").touch()
+    short = sequence.replace(frame_paths=sequence.frame_paths[:5], boxes_xywh=sequence.boxes_xywh[:5], attributes=frozenset())
+    write_vot_sequence(folder, short)
+    suffix = sequence.frame_paths[0].suffix
+    assert sorted(p.name for p in (folder / "color").iterdir()) == [*(f"{k:08d}{suffix}" for k in range(1, 6)), "notes.txt"]
+    assert not list(folder.glob("*.tag"))
+
+
+@pytest.mark.parametrize("words, part", [
+    (("w", "--tracker", "nope"), "'nope' is neither a file"), (("w", "--tracker", "kcf", "--stack", "nostack"), "nostack is no stack"),
+    (("w", "--tracker", "kcf", "--tracker", "kcf"), "two trackers would be called 'kcf'"),
+    (("w", "--tracker", "kcf", "--stack", "no.yaml"), "no.yaml does not exist"),
+    (("data", "--tracker", "kcf"), "lie in each other"), (("data/w", "--tracker", "kcf"), "lie in each other"),
+    (("file", "--tracker", "kcf"), "file is a file: give a folder")])
+def test_mistakes_are_found_before_anything_is_written(tmp_path, sequence, words, part):
+    write_vot_sequence(tmp_path / "data" / "walk", sequence.replace(frame_paths=sequence.frame_paths[:2], boxes_xywh=sequence.boxes_xywh[:2]))
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    done = shell("tirnas", "vot", *words, "--data", "data", cwd=tmp_path)
+    assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before

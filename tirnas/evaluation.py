@@ -9,7 +9,6 @@ __all__ = ['OURS', 'EvaluateParams', 'raw_folder', 'without_times', 'headline', 
 # %% ../nbs/63_evaluation.ipynb #bd755ff6
 import dataclasses
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence as Items
 from pathlib import Path
@@ -18,6 +17,7 @@ from .benchmark import run_benchmark
 from .core import UserError, fingerprint, write_json
 from .data.sequences import Sequence, digest, to_file
 from .metrics import OFFICIAL
+from .notes import read_note
 from .report import write_report
 from .results import load_results
 from .scoring import BENCHMARKS, Truth, benchmark_list, score_folder
@@ -68,7 +68,7 @@ def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, r
     for who in (Contender.of(model, OURS), *map(Contender.of, params.floors)):
         folder = run_benchmark(who, sequences, raw, jobs)
         scores[who.label], said = score_folder(folder, truth, OFFICIAL, who.label)
-        scores[who.label]["parameters"] = json.loads((folder / "run.json").read_text())["parameters"]
+        scores[who.label]["parameters"] = read_note(folder)["parameters"]
         remarks += said
     return scores, remarks
 

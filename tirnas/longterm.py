@@ -74,10 +74,11 @@ def f_scores(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
     both = precision + recall
     return np.divide(2 * precision * recall, both, out=np.zeros(len(both)), where=both > 0)
 
-# %% ../nbs/60d_longterm.ipynb #05d06ff3
-def reported_all(results: dict, truth: dict, confidence: dict, names: list[str]) -> list[Reported]:
-    "Return the known frames of each sequence, from its second on."
-    boxes, sure = zip(*(fitted(results[n], confidence.get(n), len(truth[n]), n) for n in names))
+# %% ../nbs/60d_longterm.ipynb #4cd3fa4b
+def reported_all(results: dict, truth: dict, confidence: dict, where: dict[str, str]) -> list[Reported]:
+    "Return the known frames, from the second on, of each sequence in `where`, which says what errors call its result."
+    names = list(where)
+    boxes, sure = zip(*(fitted(results[n], confidence.get(n), len(truth[n]), where[n]) for n in names))
     truths = end_to_end(truth[n] for n in names)
     ends = np.cumsum([len(truth[n]) for n in names])
     known = ~np.isnan(truths).any(axis=1)
@@ -91,11 +92,12 @@ def longterm(
     results: dict[str, np.ndarray],  # sequence -> boxes (N, 4) as the tracker wrote them
     truth: dict[str, np.ndarray],  # sequence -> (N, 4)
     confidence: dict[str, np.ndarray] | None = None,  # sequence -> (N,)
+    where: dict[str, str] | None = None,  # sequence -> what errors call its result
 ) -> dict[str, float | None] | None:
     "Return precision, recall, f and threshold (None without confidence), or None where no target is ever absent."
     names = [name for name in truth if name in results]
     if not any(is_absent(truth[name]).any() for name in names): return None
-    frames = reported_all(results, truth, confidence or {}, names)
+    frames = reported_all(results, truth, confidence or {}, {name: (where or {}).get(name, name) for name in names})
     thresholds = choose_thresholds(np.concatenate([f.confidence for f in frames]))
     if not len(thresholds): return {"precision": 1.0, "recall": 0.0, "f": 0.0, "threshold": None}
     precision, recall = (np.mean(part, axis=0) for part in zip(*(precision_recall(f, thresholds) for f in frames)))

@@ -271,7 +271,8 @@ def attribute_scores(sequences: dict[str, SequenceScores], attributes: dict[str,
     for attribute in sorted(set().union(*(attributes.get(name, ()) for name in sequences))):
         chosen = [s for name, s in sequences.items() if attribute in attributes.get(name, ())]
         mean = mean_curves(chosen)
-        entry = {"sequences": len(chosen), **headline(mean), "curves": {kind: curve.tolist() for kind, curve in mean._asdict().items()}}
+        lists = {kind: curve.tolist() for kind, curve in mean._asdict().items()}
+        entry = {"sequences": len(chosen), **headline(mean), "curves": lists}
         scores[attribute] = entry if len(chosen) > 1 else None
     return scores
 

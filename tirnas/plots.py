@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MultipleLocator, ScalarFormatter
 
 from .metrics import ERROR_THRESHOLDS_PX, NORM_ERROR_THRESHOLDS, OVERLAP_THRESHOLDS
-from .rankings import COLUMNS, attribute_counts, published_table, ranked
+from .rankings import COLUMNS, attribute_counts, parameters_of, published_table, ranked
 
 # %% ../nbs/61e_plots.ipynb #8a89c4bb
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -256,16 +256,17 @@ def speed_plot(scores: dict[str, dict], number: str = "success") -> Plot | None:
     for name, entry in timed.items():
         low, high = (entry.get("intervals") or {}).get(number) or (np.nan, np.nan)
         ax.plot([entry["fps"]] * 2, [low, high], color=style[name]["color"], lw=1, alpha=0.6)
-        marker = {"marker": "x"} if entry.get("parameters") is None else {"marker": "o", "edgecolors": "white"}
-        ax.scatter(entry["fps"], entry[number], marker_area(entry.get("parameters")), style[name]["color"], zorder=3, **marker)
+        size = parameters_of(entry)
+        marker = {"marker": "x"} if size is None else {"marker": "o", "edgecolors": "white"}
+        ax.scatter(entry["fps"], entry[number], marker_area(size), style[name]["color"], zorder=3, **marker)
     ax.set(xscale="log", xlabel="speed [frames per second]", ylabel=COLUMNS[number])
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.margins(x=0.15, y=0.12)
     ax.grid(alpha=0.3)
-    radius = lambda entry: (marker_area(entry.get("parameters")) / np.pi) ** 0.5
+    radius = lambda entry: (marker_area(parameters_of(entry)) / np.pi) ** 0.5
     label_points(ax, {name: (timed[name]["fps"], timed[name][number], radius(timed[name])) for name in ranked(timed)})
-    size_legend(ax, [entry["parameters"] for entry in timed.values() if entry.get("parameters")])
+    size_legend(ax, [size for entry in timed.values() if (size := parameters_of(entry)) is not None])
     return fig
 
 # %% ../nbs/61e_plots.ipynb #d5aa85f8

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['PYSOT', 'PYTRACKING', 'GOT10K', 'STRICT', 'PROTOCOLS', 'keep_rows', 'plain_overlaps', 'refuse_rows', 'repair_zero',
-           'refuse_all', 'refuse_length', 'cut_both', 'pad_zeros', 'has_area', 'has_center', 'any_truth',
+           'refuse_all', 'has_area', 'refuse_length', 'cut_both', 'pad_zeros', 'has_center', 'any_truth',
            'find_protocol']
 
-# %% ../nbs/60a_protocols.ipynb #06fdd5cd
+# %% ../nbs/60a_protocols.ipynb #3e24c9db
+from pathlib import PurePath
+
 import numpy as np
 
 from .core import UserError
@@ -41,15 +43,23 @@ def repair_zero(results_xywh: np.ndarray, truth_xywh: np.ndarray, where: str) ->
     refuse_rows(nan, results_xywh, "has a NaN, which pytracking refuses", where)
     refuse_rows(negative, results_xywh, "has a negative size, which pytracking refuses", where)
     nan = np.isnan(truth_xywh).any(axis=1)
-    refuse_rows(nan, truth_xywh, "is the annotation, with a NaN, which pytracking refuses", where)
+    name = PurePath(where).name.removesuffix(".txt")
+    refuse_rows(nan, truth_xywh, "has a NaN, which pytracking refuses", f"the annotation of {name}")
     return repair(results_xywh, truth_xywh)
 
 
 def refuse_all(results_xywh: np.ndarray, truth_xywh: np.ndarray, where: str) -> tuple[np.ndarray, int]:
-    "Refuse any row that is not a finite box with an area."
+    "Refuse any row that is not a finite box with an area; without a visible target, all NaN or all zero passes."
     bad = ~np.isfinite(results_xywh).all(axis=1) | (results_xywh[:, 2:] <= 0).any(axis=1)
+    silent = np.isnan(results_xywh).all(axis=1) | (results_xywh == 0).all(axis=1)
+    bad &= ~silent | has_area(truth_xywh)
     refuse_rows(bad, results_xywh, "is not a box with an area, which strict refuses", where)
     return results_xywh, 0
+
+
+def has_area(truth_xywh: np.ndarray) -> np.ndarray:
+    "Tell, (N,), where width and height are positive."
+    return (truth_xywh[:, 2:] > 0).all(axis=1)
 
 # %% ../nbs/60a_protocols.ipynb #33c7895a
 def refuse_length(mended_xywh: np.ndarray, truth_xywh: np.ndarray, rows: int, where: str) -> None:
@@ -66,12 +76,7 @@ def pad_zeros(mended_xywh: np.ndarray, truth_xywh: np.ndarray, rows: int, where:
     "Append rows of zeros."
     return np.concatenate([mended_xywh, np.zeros_like(truth_xywh[len(mended_xywh):])]), truth_xywh
 
-# %% ../nbs/60a_protocols.ipynb #febc1b66
-def has_area(truth_xywh: np.ndarray) -> np.ndarray:
-    "Tell, (N,), where width and height are positive."
-    return (truth_xywh[:, 2:] > 0).all(axis=1)
-
-
+# %% ../nbs/60a_protocols.ipynb #29585550
 def has_center(truth_xywh: np.ndarray) -> np.ndarray:
     "Tell, (N,), where both coordinates of the centre are positive."
     return (centers(truth_xywh) > 0).all(axis=1)

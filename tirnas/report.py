@@ -8,13 +8,14 @@ __all__ = ['RULES', 'NOTES', 'curve_csv', 'rules_used', 'summary', 'score_sectio
            'write_report', 'attribute_plot', 'norm_precision_plot', 'precision_plot', 'ranked', 'scores_table',
            'success_plot']
 
-# %% ../nbs/62_report.ipynb #ceb73a2c
+# %% ../nbs/62_report.ipynb #8298adea
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from .core import UserError, write_atomic, write_json
+from .core import UserError, write_atomic
 from .data.sequences import Sequence
 from .failures import failure_strips
 from .pages import Picture, folded, notes_html, page, paragraph, pdf_bytes, picture_of, section, show, wide
@@ -47,7 +48,8 @@ RULES = {
                   "before and short results filled with zeros; frames with an invalid annotation are misses in success and "
                   "precision and hits in normalised precision.",
     "got10k": "The rule of the GOT-10k toolkit: frame 1 is replaced by the given box, no row is repaired, every annotation is "
-              "scored as a box, and a short result shortens the sequence.",
+              "scored as a box, and a short result shortens the sequence. Its own tables have no normalised precision: those here "
+              "are an extension, made by the same rule.",
     "strict": "The strict rule: every result must be whole and every row a box, or it is refused; frames without a visible "
               "target are left out, so that they are neither hits nor misses.",
 }
@@ -56,8 +58,9 @@ RULES = {
 NOTES = (
     "One-pass evaluation: each tracker was started on the first box and never helped; curves are averaged over sequences with "
     "equal weight.",
-    "Success is the mean over 21 overlap thresholds, strictly above; a perfect tracker has 20/21 = 0.952, less its "
-    "share of invalid annotations.",
+    "Success is the mean over the shares of frames above 21 overlap thresholds, the last of which is 1. A perfect tracker on "
+    "boxes of whole pixels is never above 1 and has 20/21 = 0.952, less its share of invalid annotations; on boxes with "
+    "fractions rounding can put equal boxes above 1 under the official rule, so that it can have up to 1.",
     "Precision is the share of frames with a centre error of at most 20 px.",
     "Normalised precision is given twice: the area over 0 to 0.5, as LSOTB-TIR reports it, and the value at 0.2, as "
     "others do. The two must not be compared with each other.",
@@ -154,7 +157,8 @@ def benchmark_of(scores: Mapping[str, dict]) -> str | None:
 
 def write_tables(scores: dict[str, dict], out: Path) -> None:
     "Write scores.json, a CSV for each kind of curve, and the main and the attribute table as Markdown and LaTeX."
-    write_json(out / "scores.json", scores)
+    entries = {name: scores[name] for name in sorted(scores)}
+    write_atomic(out / "scores.json", json.dumps(entries, indent=1, allow_nan=False, default=lambda x: x.tolist()) + "\n")
     for kind in KINDS: write_atomic(out / f"{kind}.csv", curve_csv(scores, kind))
     for name, table in {"scores": main_table(scores), "attributes": attribute_table(scores)}.items():
         write_atomic(out / f"{name}.md", markdown_table(table) + "\n")

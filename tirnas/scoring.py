@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['BENCHMARKS', 'benchmark_list', 'annotation_folder', 'truth_files', 'read_marks', 'load_attributes', 'Truth',
-           'chosen_names', 'truth_remarks', 'load_truth', 'drawings', 'score_boxes', 'length_remarks', 'score_folder',
-           'score_starts_of', 'score_runs_of', 'score_results', 'evaluate']
+           'chosen_names', 'truth_remarks', 'read_annotation', 'load_truth', 'toolkit_remarks', 'drawings',
+           'score_boxes', 'length_remarks', 'score_folder', 'whole_starts', 'score_starts_of', 'shared_names',
+           'score_runs_of', 'score_results', 'evaluate']
 
-# %% ../nbs/61a_scoring.ipynb #5e4659f7
+# %% ../nbs/61a_scoring.ipynb #74b75628
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +23,10 @@ from .data.annotations import ATTRIBUTES, read_attributes
 from .intervals import intervals, merge_runs, ordered, resample_counts
 from .longterm import longterm
 from .metrics import OFFICIAL, Protocol, score_tracker
-from .multistart import run_truths, score_starts
+from .multistart import MIN_FRAMES, run_truths, score_starts
 from .protocols import find_protocol
-from .results import (coverage_warnings, load_confidence, load_fps, load_results, load_starts, read_raw,
-                            read_rows, run_folders, some, tracker_folders)
+from .results import (coverage_warnings, load_confidence, load_fps, load_results, load_starts, only_starts, read_raw,
+                            read_rows, result_names, run_folders, some, tracker_folders)
 
 # %% ../nbs/61a_scoring.ipynb #e9009498
 BENCHMARKS = ("simtir", "ptb-tir", "lsotb-tir", "lsotb-tir-st100", "lsotb-tir-lt11")
@@ -118,7 +120,13 @@ def _other_layout(data: Path | str) -> tuple[dict, dict]:
     return ({name: to_file(s.boxes_xywh, s.origin) for name, s in found.items()},
             {name: s.attributes for name, s in found.items() if s.attributes})
 
-# %% ../nbs/61a_scoring.ipynb #306163be
+# %% ../nbs/61a_scoring.ipynb #833dce71
+def read_annotation(path: Path) -> np.ndarray:
+    "Boxes (N, 4) of an annotation file; in a folder of annotations a stray file is taken for one, which its error says."
+    try: return read_rows(path)
+    except UserError as e: raise UserError(f"{e}; remove the file if it is no annotation") from e
+
+
 def load_truth(data: Path | str, benchmark: str) -> Truth:
     "Read the annotations of a benchmark from a data set of any layout or from a folder of annotations."
     benchmark_list(benchmark)
@@ -127,10 +135,19 @@ def load_truth(data: Path | str, benchmark: str) -> Truth:
         raise UserError(f"{data} holds no annotations: give <sequence>/groundtruth.txt or <sequence>.txt files")
     boxes, attributes = ({}, {}) if paths else _other_layout(data)
     names, remarks = chosen_names(list(paths or boxes), benchmark)
-    if paths: boxes, attributes = {n: read_rows(paths[n]) for n in names}, load_attributes(data, names, benchmark)
+    if paths: boxes, attributes = {n: read_annotation(paths[n]) for n in names}, load_attributes(data, names, benchmark)
     marked = {n: attributes[n] for n in names if n in attributes}
     truth = Truth(benchmark, {n: boxes[n] for n in names}, marked, remarks)
     return truth._replace(remarks=[*remarks, *truth_remarks(truth)])
+
+# %% ../nbs/61a_scoring.ipynb #899291b1
+def toolkit_remarks(truth: Truth, protocol: Protocol) -> list[str]:
+    "Say which sequences the official toolkits cannot score, and which they would not start at frame 1."
+    few = [f"{name} ({len(boxes)})" for name, boxes in truth.boxes.items() if len(boxes) < MIN_FRAMES]
+    late = [name for name, boxes in truth.boxes.items() if not protocol.visible(boxes[:1]).all()]
+    said = [f"fewer than {MIN_FRAMES} frames, on which the official toolkits stop: {some(few)}"] if few else []
+    return said + ([f"no valid annotation in frame 1, so that the official toolkits would start later: {some(late)}"]
+                   if late else [])
 
 # %% ../nbs/61a_scoring.ipynb #5748e7f8
 @cache
@@ -149,13 +166,14 @@ def score_boxes(
     where: dict[str, str] | None = None,  # sequence -> what errors call its result
 ) -> dict:
     "Return the entry of scores.json of one run."
+    where = {name: f"{tracker}/{name}" for name in results} | (where or {})
     entry = score_tracker(results, truth.boxes, truth.attributes, fps, tracker, protocol, where)
     order = [name for name in benchmark_list(truth.benchmark)["attributes"] if name in entry["per_attribute"]]
     order = ordered([*order, *entry["per_attribute"]])
     return {
         "benchmark": truth.benchmark, **entry,
         "intervals": intervals(entry["per_sequence"], drawings(len(entry["per_sequence"]))),
-        "longterm": longterm(results, truth.boxes, confidence), "runs": None, "starts": None, "parameters": None,
+        "longterm": longterm(results, truth.boxes, confidence, where), "runs": None, "starts": None, "parameters": None,
         "per_attribute": {name: entry["per_attribute"][name] for name in order},
     }
 
@@ -169,11 +187,11 @@ def length_remarks(tracker: str, results: dict[str, np.ndarray], truth: dict[str
     return said + ([f"{tracker}: short results, accepted by this protocol: {some(few)}"] if few else [])
 
 
-def score_folder(folder: Path, truth: Truth, protocol: Protocol = OFFICIAL,
-                 tracker: str = "") -> tuple[dict, list[str]]:
-    "Return the entry of the results in a folder, and remarks."
-    tracker, names = tracker or folder.name, truth.boxes
-    remarks = coverage_warnings(tracker, folder, names)
+def score_folder(folder: Path, truth: Truth, protocol: Protocol = OFFICIAL, tracker: str = "",
+                 names: Iterable[str] | None = None) -> tuple[dict, list[str]]:
+    "Return the entry of the results in a folder, of `names` only if given, and remarks."
+    tracker, names = tracker or folder.name, names or truth.boxes
+    remarks = coverage_warnings(tracker, folder, truth.boxes)
     if protocol.name == "strict" and remarks: raise UserError(f"{remarks[0]} ({folder}; strict refuses that)")
     results = load_results(folder, names)
     where = {name: str(folder / f"{name}.txt") for name in results}
@@ -181,26 +199,51 @@ def score_folder(folder: Path, truth: Truth, protocol: Protocol = OFFICIAL,
     entry = score_boxes(results, truth, protocol, tracker, fps, confidence, where)
     return entry, remarks + length_remarks(tracker, results, truth.boxes)
 
-# %% ../nbs/61a_scoring.ipynb #21458101
+# %% ../nbs/61a_scoring.ipynb #6e3827ce
+def whole_starts(runs: dict[str, list], truth: Truth, kind: str) -> tuple[dict[str, list], dict[str, str]]:
+    "Return the sequences whose runs of `kind` are complete, and why others cannot have any."
+    whole, why = {}, {}
+    for name, boxes in runs.items():
+        try: count = len(run_truths(truth.boxes[name], kind))
+        except UserError as e: why[name] = str(e)
+        else: whole |= {name: boxes} if len(boxes) == count else {}
+    return whole, why
+
+
 def score_starts_of(folder: Path, truth: Truth, protocol: Protocol = OFFICIAL) -> tuple[dict | None, list[str]]:
     "Return {tre: ..., sre: ...} of those kinds that a tracker's folder holds, or None, and remarks."
     starts, remarks = {}, []
     for kind in ("tre", "sre"):
         runs = load_starts(folder, kind, truth.boxes)
-        whole = {name: boxes for name, boxes in runs.items() if len(boxes) == len(run_truths(truth.boxes[name], kind))}
+        whole, why = whole_starts(runs, truth, kind)
+        remarks += [f"{folder.name}: {kind} runs of {name} are left out: {reason}" for name, reason in why.items()]
         if whole: starts[kind] = score_starts(whole, truth.boxes, kind, protocol, folder.name)
-        lacking = [name for name in truth.boxes if name not in whole]
+        lacking = [name for name in truth.boxes if name not in whole and name not in why]
         said = f"{folder.name}: no complete {kind} runs for {some(lacking)}: left out there"
         if runs and lacking: remarks.append(said)
     return starts or None, remarks
+
+# %% ../nbs/61a_scoring.ipynb #e5934416
+def shared_names(tracker: str, runs: list[Path], truth: Truth, protocol: Protocol) -> tuple[list[str], list[str]]:
+    "Return the sequences to score: those that every run has, where missing ones may be left out; and remarks."
+    names, there = list(truth.boxes), [result_names(run) for run in runs]
+    if len(runs) == 1 or not protocol.drops_missing: return names, []
+    shared = [name for name in names if all(name in of_run for of_run in there)]
+    partly = [name for name in names if name not in shared and any(name in of_run for of_run in there)]
+    if not shared:
+        raise UserError(f"{tracker}: no sequence has a result in all {len(runs)} runs; finish the runs or remove one")
+    return shared, [f"{tracker}: not every run has a result, so all runs leave out: {some(partly)}"] * bool(partly)
 
 
 def score_runs_of(tracker: str, folder: Path, truth: Truth, protocol: Protocol = OFFICIAL) -> tuple[dict, list[str]]:
     "Return the entry of a tracker, of all its runs and starts, and remarks."
     runs = run_folders(folder)
-    names = [tracker if run == folder else f"{tracker}/{run.name}" for run in runs]
-    scored = [score_folder(run, truth, protocol, name) for run, name in zip(runs, names)]
-    entry, remarks = scored[0][0], [said for _, of_run in scored for said in of_run]
+    labels = [tracker if run == folder else f"{tracker}/{run.name}" for run in runs]
+    names, remarks = shared_names(tracker, runs, truth, protocol)
+    scored = [score_folder(run, truth, protocol, label, names) for run, label in zip(runs, labels)]
+    entry, remarks = scored[0][0], [said for _, of_run in scored for said in of_run] + remarks
+    beside = [] if folder in runs else sorted(result_names(folder))
+    if beside: remarks.append(f"{tracker}: results beside its folders run_*, not scored: {some(beside)}")
     if len(runs) > 1:
         entry = merge_runs([e for e, _ in scored])
         entry["intervals"] = intervals(entry["per_sequence"], drawings(len(entry["per_sequence"])))
@@ -211,6 +254,9 @@ def score_runs_of(tracker: str, folder: Path, truth: Truth, protocol: Protocol =
 def score_results(results: Path | str, truth: Truth, protocol: str = "official") -> tuple[dict[str, dict], list[str]]:
     "Score all trackers in `results` against annotations read before; return the content of scores.json and warnings."
     rules, scores, remarks = find_protocol(protocol), {}, list(truth.remarks)
+    if protocol in ("official", "strict"): remarks += toolkit_remarks(truth, rules)
+    alone = only_starts(results)
+    remarks += [f"{name}: starts without one-pass results, not scored: add <sequence>.txt" for name in alone]
     if protocol == "strict" and remarks: raise UserError(f"{remarks[0]} (strict refuses that)")
     for tracker, folder in tracker_folders(results).items():
         scores[tracker], said = score_runs_of(tracker, folder, truth, rules)

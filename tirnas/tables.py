@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['MARKDOWN', 'LATEX', 'LATEX_LETTERS', 'Cell', 'shown', 'places', 'column', 'Table', 'text_table', 'from_columns',
-           'markdown_text', 'markdown_cell', 'aligned', 'markdown_table', 'latex_text', 'latex_cell', 'latex_table',
-           'html_cell', 'html_table', 'plain_table']
+           'one_line', 'markdown_text', 'markdown_cell', 'aligned', 'markdown_table', 'latex_text', 'latex_cell',
+           'latex_table', 'html_cell', 'html_table', 'plain_table']
 
-# %% ../nbs/61c_tables.ipynb #f6f1d4b9
+# %% ../nbs/61c_tables.ipynb #1cb86f01
 import html
+import re
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
@@ -59,13 +60,18 @@ def from_columns(head: Items[str], *columns: Items[Cell | str]) -> Table:
     as_cell = lambda cell: cell if isinstance(cell, Cell) else Cell(cell)
     return Table(list(head), [[as_cell(cell) for cell in row] for row in zip(*columns)])
 
-# %% ../nbs/61c_tables.ipynb #9e26c1c3
+# %% ../nbs/61c_tables.ipynb #bb18734b
+def one_line(text: str) -> str:
+    "Return text with a blank for each run of blanks, line breaks and control characters."
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text)
+
+
 MARKDOWN = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>", 3: "*{}*"}
 
 
 def markdown_text(text: str) -> str:
     "Return text that Markdown shows as it is."
-    safe = html.escape(text, quote=False)
+    safe = html.escape(one_line(text), quote=False)
     return "".join("\\" + letter if letter in "\\`*_|[]$~" else letter for letter in safe)
 
 
@@ -97,7 +103,7 @@ LATEX_LETTERS = {
 
 def latex_text(text: str) -> str:
     "Return text that LaTeX prints as it is."
-    return "".join(LATEX_LETTERS.get(letter, letter) for letter in text)
+    return "".join(LATEX_LETTERS.get(letter, letter) for letter in one_line(text))
 
 
 def latex_cell(cell: Cell) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'load_module', 'load_factory', 'check_tracker', 'box_of', 'confidence_of', 'Contender', 'is_code',
-           'make_tracker', 'source_digest']
+           'device_of', 'make_tracker', 'source_digest']
 
 # %% ../nbs/51a_trackers.ipynb #c3591626
 import dataclasses
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .baselines import BASELINES
-from .core import UserError, use_threads
+from .core import UserError, pick_device, use_threads
 
 # %% ../nbs/51a_trackers.ipynb #1f4e303e
 def _find_on_path(folder: str) -> None:
@@ -54,7 +54,7 @@ def load_factory(word: str) -> Callable:
     place, _, name = word.rpartition(":")
     try: module = load_module(place)
     except UserError: raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UserError(f"tracker {word!r} cannot be imported ({type(e).__name__}: {e}): mend it, or give the place of "
                         "another as file.py:Class or module:Class") from e
     factory = getattr(module, name, None)
@@ -107,7 +107,7 @@ class Contender:
         is_path = word.endswith((".safetensors", ".onnx")) or Path(word).is_file()
         usual = word.rpartition(":")[2] if is_code(word) else Path(word).stem if is_path else word
         label = usual if label is None else label
-        if label == ".." or not label or Path(label).name != label:
+        if label == ".." or not label or Path(label).name != label or not label.isprintable():
             raise UserError(f"{label!r} cannot be the name of a folder of results: give one plain word")
         return cls(word, label, device)
 
@@ -116,20 +116,26 @@ def is_code(word: str) -> bool:
     "Whether a word names code, `file.py:Class` or `module:Class`."
     return ":" in word and not Path(word).is_file()
 
+# %% ../nbs/51a_trackers.ipynb #e5411e8a
+def device_of(who: Contender) -> str | None:
+    "The device that a contender really computes on, None for other people's code; one that is not there is a UserError."
+    device = "cpu" if who.device == "cpu" else str(pick_device(who.device))
+    return None if is_code(who.word) else "cpu" if who.word in BASELINES else device
+
 # %% ../nbs/51a_trackers.ipynb #f99e6411
 def make_tracker(word: str | Contender):
     "A new tracker: a baseline by name, a class by place, else `Tracker.load` of a model by name or file."
     who = word if isinstance(word, Contender) else Contender.of(word)
+    device = device_of(who)
     if who.word in BASELINES: return BASELINES[who.word]()
     use_threads()
     if not is_code(who.word):
-        from tirnas.core import pick_device
         from tirnas.tracker import Tracker
-        return Tracker.load(who.word, device=pick_device(who.device))
+        return Tracker.load(who.word, device=pick_device(device))
     factory = load_factory(who.word)
     try: tracker = factory()
     except UserError: raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UserError(f"tracker {who.word!r} cannot be built ({type(e).__name__}: {e}): its class must need no "
                         "arguments") from e
     return check_tracker(tracker, who.word)
