@@ -200,8 +200,9 @@ def test_data_check_refuses(sequence, tmp_path):
 def test_data_list(sequence, tmp_path):
     write_sequence(tmp_path / "data" / "empty", [], np.empty((0, 4)))
     run = tirnas("data", "list", sequence.parent)
-    assert run.returncode == 0 and [line.split()[0] for line in run.stdout.splitlines()] == ["sequence", "empty", "walk"]
+    assert run.returncode == 0 and [line.split()[0] for line in run.stdout.splitlines()] == ["sequence", "empty", "walk", "2"]
     assert "holds no images" in run.stdout and run.stdout.splitlines()[2].split()[1:] == ["10", "120x90"]
+    assert run.stdout.splitlines()[-1] == "2 sequences, layout otb"
 
 
 def test_simulate_as_asked(tmp_path):

@@ -66,8 +66,9 @@ def simulate(
         given = [f"--{name}" for name, source in context.params.items() if name not in ("out", "scene")
                  and context.get_parameter_source(name).name == "COMMANDLINE"]
         if given: warnings.warn(f"--scene films the scene as it stands, {', '.join(given)} is ignored: edit the file instead")
-        film_scene(out, read_scene(scene))
-    else: render(out, sequences, frames, seed, jobs, attributes=attribute, bits=bits)
+        sequences, made = 1, film_scene(out, read_scene(scene))
+    else: made = render(out, sequences, frames, seed, jobs, attributes=attribute, bits=bits)
+    typer.echo(f"{made} of {sequences} sequences filmed into {out}" + (", the others were there" if made < sequences else ""))
 
 # %% ../nbs/80_cli.ipynb #a9c96864
 data_app = typer.Typer(help="Look at a data set; nothing in it is changed.", no_args_is_help=True)
@@ -89,9 +90,12 @@ def describe(sequence) -> tuple[str, str, str, str]:
 def list_data(data: Annotated[str, typer.Argument(help="Folder, video file or pattern.")], layout: Layout = None) -> None:
     "Name, frames, size and attributes of each sequence.  Example: tirnas data list data/LSOTB-TIR"
     from tirnas.data.sequences import open_dataset
-    rows = [("sequence", "frames", "size", "attributes"), *map(describe, open_dataset(data, layout))]
+    sequences = open_dataset(data, layout)
+    rows = [("sequence", "frames", "size", "attributes"), *map(describe, sequences)]
     wide = max(len(name) for name, *_ in rows)
     for name, frames, size, attributes in rows: typer.echo(f"{name:{wide}}  {frames:>6}  {size:>9}  {attributes}".rstrip())
+    kinds = sorted({s.place.layout for s in sequences})
+    typer.echo(f"{len(sequences)} sequences, layout {', '.join(kinds)}")
 
 # %% ../nbs/80_cli.ipynb #b04fb84e
 @data_app.command("check")

@@ -167,7 +167,7 @@ def params_from_dict(cls: type, group: dict, where: str = "params"):
     for key in group:
         if key not in names: raise UserError(f"{where}.{key} is unknown: the keys here are {', '.join(names)}")
     for name in names:
-        if name not in group: raise UserError(f"{where}.{name} is missing: add it to params.yaml")
+        if name not in group: raise UserError(f"{where}.{name} is missing: add it, the keys here are {', '.join(names)}")
     return cls(**{n: _checked(f"{where}.{n}", group[n], kinds[n]) for n in names})
 
 # %% ../nbs/00_core.ipynb #fd949244

@@ -131,7 +131,8 @@ def make_tracker(word: str | Contender):
     use_threads()
     if not is_code(who.word):
         from tirnas.tracker import Tracker
-        return Tracker.load(who.word, device=pick_device(device))
+        try: return Tracker.load(who.word, device=pick_device(device))
+        except UserError as e: raise UserError(f"{e}; a tracker may also be one of {', '.join(BASELINES)}, or file.py:Class") from e
     factory = load_factory(who.word)
     try: tracker = factory()
     except UserError: raise

@@ -87,7 +87,7 @@ def random_scene(seed: int, frames: int = 100, size_hw: tuple[int, int] = (240, 
     scene = check_scene(dataclasses.replace(scene, **fixed))
     return dataclasses.replace(scene, sun=0.0) if scene.kind == "indoor" else scene
 
-
+# %% ../../nbs/10d_scenes.ipynb #2f42161d
 LIMITS = {
     "seed": (0, 2 ** 63 - 1), "frames": (1, 10 ** 6), "target_px": (1, 4096), "contrast": (0, 100), "spread": (0, 20), "sun": (0, 50),
     "distractors": (0, 100), "likeness": (0, 1), "crossings": (0, 100), "companions": (0, 100), "occluders": (0, 100),

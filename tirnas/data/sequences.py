@@ -159,8 +159,8 @@ def write_sequence(folder: Path | str, frames: Iterable[np.ndarray], boxes_xywh:
     folder = Path(folder)
     (folder / "img").mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, 1):
-        suffix = ".png" if frame.dtype == np.uint16 else ".jpg"
-        if not cv2.imwrite(str(folder / "img" / f"{number:04d}{suffix}"), frame, [cv2.IMWRITE_JPEG_QUALITY, quality]):
+        suffix, how = (".png", []) if frame.dtype == np.uint16 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not cv2.imwrite(str(folder / "img" / f"{number:04d}{suffix}"), frame, how):
             raise UserError(f"{folder}/img cannot be written: check the free space and the permissions")
     write_boxes(folder / "groundtruth.txt", to_file(boxes_xywh, origin))
     return folder

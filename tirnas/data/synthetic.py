@@ -202,7 +202,8 @@ def film_all(out: Path | str, scenes: dict[str, Scene], jobs: int = 1, quality: 
     out = Path(out)
     if out.exists() and not out.is_dir(): raise UserError(f"{out} is a file: give a folder")
     if jobs < 1: raise UserError(f"jobs is {jobs}: give 1 or more")
-    out.mkdir(parents=True, exist_ok=True)
+    try: out.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise UserError(f"{out} cannot be made ({e.strerror}): give a folder of your own") from e
     bar = partial(tqdm, total=len(scenes), desc="filming", unit="sequence", disable=not progress)
     if jobs == 1: return sum(bar((film_to(out, name, scene, quality) for name, scene in scenes.items())))
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
