@@ -292,15 +292,17 @@ def evaluate(
     published: Annotated[bool, typer.Option("--published", help="Also print the published scores with yours among them.")] = False,
 ) -> None:
     "Score raw results by the official rule.  Example: tirnas evaluate --data samples --results results --out scores --compare mine csrt"
-    from tirnas.rankings import scores_table
+    from tirnas.rankings import main_table
     from tirnas.scoring import evaluate as score
+    from tirnas.tables import plain_table
     check_folder(out)
     scores, remarks = score(data, results, benchmark, protocol)
     remarks += add_notes(scores, results)
     lines = [*(compared(scores, *compare) if compare else []), *(among_published(scores, benchmark) if published else [])]
     report_with_strips(scores, remarks, data, results, out, f"{benchmark}: tracking scores")
     for remark in remarks: typer.echo(f"tirnas: {remark}", err=True)
-    for line in (scores_table(scores), *lines): typer.echo(line)
+    typer.echo(f"{benchmark}, {protocol} protocol")
+    for line in (plain_table(main_table(scores)), *lines): typer.echo(line)
     typer.echo(f"scores, plots and report in {out}")
 
 # %% ../nbs/80_cli.ipynb #b81f994b

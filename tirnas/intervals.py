@@ -43,7 +43,8 @@ def table_of(per_sequence: dict[str, dict], metrics: tuple[str, ...] = METRICS) 
 
 
 def intervals(per_sequence: dict[str, dict], counts: np.ndarray | None = None) -> dict[str, list[float]]:
-    "Return metric -> [low, high], 95 % over the sequences; `counts` are drawings that were made already."
+    "Return metric -> [low, high], 95 % over the sequences, none for a single one; `counts` are drawings that were made already."
+    if len(per_sequence) == 1: return {}
     if counts is None: counts = resample_counts(len(per_sequence))
     low, high = interval(bootstrap_means(table_of(per_sequence), counts))
     return {m: [float(a), float(b)] for m, a, b in zip(METRICS, low, high)}
