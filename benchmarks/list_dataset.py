@@ -43,6 +43,7 @@ def timed(what: str, work):
 
 
 def main() -> None:
+    "Make a tree, list it anew and from the index, and print the times."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sequences", type=int, default=1400)
     parser.add_argument("--frames", type=int, default=600_000)

@@ -233,7 +233,7 @@ def add_notes(scores: dict[str, dict], results: Path) -> list[str]:
             remarks += note_remarks(results / tracker, note)
     return remarks
 
-
+# %% ../nbs/80_cli.ipynb #c997832d
 def filmed(data: Path, names: set[str]) -> list:
     "Those of the named sequences whose frames are in the data folder, none if it holds annotations alone."
     from tirnas.data.sequences import open_dataset
@@ -260,7 +260,7 @@ def report_with_strips(scores: dict, remarks: list[str], data: Path, results: Pa
         if not sequences: raise
         write_report(scores, [*remarks, f"no film strips: {e}"], out, title)
 
-
+# %% ../nbs/80_cli.ipynb #499030bf
 def compared(scores: dict[str, dict], first: str, second: str) -> list[str]:
     "For each score the lead of one tracker over another on common sequences, its 95 % interval and how sure it is."
     from tirnas.intervals import METRICS, better

@@ -252,6 +252,7 @@ def check_dataset(path: Path | str, layout: str | None = None, jobs: int = 1, fu
     known, tasks = check_tasks(Path(path), layout, full)
     homes = [os.path.join(home, "") for home in (data_folder(path), os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path)))]
     def seen_from_home(finding: Finding) -> Finding:
+        "The finding with its file as seen from the data folder."
         file = os.path.abspath(finding.file) if finding.file else ""
         home = next((home for home in homes if os.path.join(file, "").startswith(home)), None)
         return finding._replace(file=os.path.relpath(file, home)) if home else finding
