@@ -5,6 +5,7 @@ from torch import nn
 
 from tirnas.core import UserError
 from tirnas.nets.cells import Cell, CellNet, Macro, full_links, make_preprocess, make_stem, num_edges
+from tirnas.nets.mixed import Mixing
 from tirnas.nets.ops import FactorizedReduce, make_op
 
 SEP = lambda edge, c, stride: make_op("sep_conv_3x3", c, stride, True)
@@ -82,11 +83,11 @@ def test_a_cell_sums_edges_into_nodes_and_stacks_the_nodes():
 
 def test_rows_of_weights_go_to_their_edges():
     class Take(nn.Module):
-        def forward(self, x, row): return 0 * x + row.sum()
+        def forward(self, x, row, *rates): return 0 * x + row.sum()
     plan = Macro("single", 6, 4, 4).plan()[0]
     cell = Cell("single", plan, full_links("single"), lambda e, c, s: Take(), affine=True)
     weights = 2.0 ** torch.arange(10).view(10, 1)
-    out = cell((torch.randn(1, plan.c_in, 4, 4),), weights)[0, ::4, 0, 0]
+    out = cell((torch.randn(1, plan.c_in, 4, 4),), Mixing(weights))[0, ::4, 0, 0]
     assert out.tolist() == [1.0, 2.0 + 4, 8.0 + 16 + 32, 64.0 + 128 + 256 + 512]
 
 

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tirnas.core import UserError
-from tirnas.nets.ops import PRIMITIVES, FactorizedReduce, MixedOp, make_op, select_channels
+from tirnas.nets.mixed import MixedOp, select_channels
+from tirnas.nets.ops import PRIMITIVES, FactorizedReduce, make_op
 
 
 def only(name):

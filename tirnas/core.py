@@ -5,16 +5,20 @@
 # %% auto #0
 __all__ = ['STAGES', 'UserError', 'root', 'use_threads', 'seed_everything', 'pick_device', 'write_atomic', 'write_json',
            'save_state', 'load_state', 'fingerprint', 'resume_state', 'params_from_dict', 'read_params', 'check_groups',
-           'load_params', 'print_record', 'TrackState']
+           'load_params', 'stop_signals', 'end_by', 'print_record', 'TrackState']
 
-# %% ../nbs/00_core.ipynb #5e80272e
+# %% ../nbs/00_core.ipynb #3369ffba
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import random
+import signal
 import tempfile
+import threading
 import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,6 +207,30 @@ def load_params(cls: type, group: str, recipe: str | None = None, path: Path | s
     check_groups(params)
     if group not in params[recipe]: raise UserError(f"{recipe}.{group} is missing: add it to params.yaml")
     return params_from_dict(cls, params[recipe][group], f"{recipe}.{group}")
+
+# %% ../nbs/00_core.ipynb #5f91ee67
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    "Within the block, a function that gives the number of the first SIGTERM or SIGINT received, or 0."
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    def note(number: int, frame) -> None:
+        received.append(number)
+        for n, handler in before.items(): signal.signal(n, handler)
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    for n in before: signal.signal(n, note)
+    try: yield lambda: received[0] if received else 0
+    finally:
+        for n, handler in before.items(): signal.signal(n, handler)
+
+
+def end_by(number: int, message: str) -> None:
+    "Say why the work ends here, and end it as the signal would have."
+    print(message, flush=True)
+    if number == signal.SIGINT: raise KeyboardInterrupt(message)
+    raise SystemExit(128 + number)
 
 # %% ../nbs/00_core.ipynb #bd712710
 def _numbers(value, name: str = "") -> list[str]:

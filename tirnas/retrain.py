@@ -26,7 +26,8 @@ from .dimp.net import HeadSettings, ModelCard, TrackingNet
 from .losses import LossWeights, joint_loss
 from .nets.cells import Macro
 from .nets.genotype import Genotype
-from .search import WeightSettings, apply_gradients, cosine_rate, gradients, to_tensors
+from .bilevel import WeightSettings, apply_gradients, cosine_rate, gradients
+from .objective import to_tensors
 
 # %% ../nbs/42_retrain.ipynb #68d875b4
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'NODES', 'Links', 'STRIDES', 'REDUCTIONS', 'check_kind', 'state_name', 'full_links', 'num_edges', 'CellPlan',
-           'check_macro', 'Macro', 'lay_out', 'make_preprocess', 'Cell', 'make_stem', 'CellNet', 'check_image']
+           'check_macro', 'Macro', 'lay_out', 'make_preprocess', 'mixed_edges', 'Cell', 'make_stem', 'CellNet',
+           'check_image']
 
 # %% ../../nbs/21_cells.ipynb #bab8ba0d
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from ..core import UserError
-from .ops import FactorizedReduce, ReLUConvBN
+from .mixed import Mixing
+from .ops import FactorizedReduce, ReLUConvBN, batch_norm
 
 # %% ../../nbs/21_cells.ipynb #143616a4
 INPUTS = {"single": ("S",), "dual": ("S0", "S1")}
@@ -119,6 +121,15 @@ def make_preprocess(kind: str, plan: CellPlan, affine: bool) -> nn.ModuleList:
     project = FactorizedReduce if plan.reduction_prev else ReLUConvBN
     return nn.ModuleList([project(plan.c_in_prev, plan.c, affine=affine), last])
 
+# %% ../../nbs/21_cells.ipynb #2edc80dd
+def mixed_edges(edges: nn.ModuleList, mixing: Mixing) -> list[Callable]:
+    "Bind each mixed operation to its weights: functions from map to map."
+    gates = [None] * len(edges) if mixing.edges_E is None else mixing.edges_E.unbind()
+    def bind(edge: nn.Module, weights_O: torch.Tensor, gate: torch.Tensor | None) -> Callable:
+        run = lambda x_BCHW: edge(x_BCHW, weights_O, mixing.skip_dropout, mixing.drop_path)
+        return run if gate is None else lambda x_BCHW: gate * run(x_BCHW)
+    return [bind(*row) for row in zip(edges, mixing.weights_EO.unbind(), gates)]
+
 # %% ../../nbs/21_cells.ipynb #2d0a31ce
 class Cell(nn.Module):
     """Directed graph of four nodes; a node is the sum of its edges, the output stacks the nodes (paper, Figs. 2 and 3).
@@ -132,13 +143,12 @@ class Cell(nn.Module):
         sources = [s for node in links for s in node]
         strides = [2 if plan.reduction and s < len(INPUTS[kind]) else 1 for s in sources]
         self.edges = nn.ModuleList(make_edge(e, plan.c, stride) for e, stride in enumerate(strides))
-    def forward(self, inputs: tuple[torch.Tensor, ...], weights_EO: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, inputs: tuple[torch.Tensor, ...], mixing: Mixing | None = None) -> torch.Tensor:
         "Map the inputs, each (B, C, H, W), to (B, 4 c, H, W), or half of (H, W) in a reduction cell."
         states = [project(x_BCHW) for project, x_BCHW in zip(self.preprocess, inputs)]
-        rows = [()] * len(self.edges) if weights_EO is None else [(row_O,) for row_O in weights_EO.unbind()]
-        edges = iter(zip(self.edges, rows))
+        edges = iter(self.edges if mixing is None else mixed_edges(self.edges, mixing))
         for sources in self.links:
-            states.append(sum(edge(states[s], *row) for s, (edge, row) in zip(sources, edges)))
+            states.append(sum(edge(states[s]) for s, edge in zip(sources, edges)))
         return torch.cat(states[-NODES:], dim=1)
 
 # %% ../../nbs/21_cells.ipynb #216e810e
@@ -148,7 +158,7 @@ def make_stem(macro: Macro, affine: bool) -> nn.Sequential:
     c_in, c_out, layers = macro.in_channels, 3 * macro.channels, []
     for left, stride in zip(range(len(steps) - 1, -1, -1), steps):
         width = max(c_out // 2 ** left, 1)
-        layers += [nn.Conv2d(c_in, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width, affine=affine), nn.ReLU()]
+        layers += [nn.Conv2d(c_in, width, 3, stride, 1, bias=False), batch_norm(width, affine), nn.ReLU()]
         c_in = width
     return nn.Sequential(*layers[:-1])
 
@@ -156,22 +166,29 @@ def make_stem(macro: Macro, affine: bool) -> nn.Sequential:
 class CellNet(nn.Module):
     """Stem and cells laid out by `macro`; offers maps at strides 8 and 16 with `channels[stride]` channels.
 
-    `make_cell(plan)` makes one cell; `mixing` maps "normal" and "reduce" to weights (E, O), or is None."""
-    def __init__(self, macro: Macro, make_cell: Callable[[CellPlan], Cell], affine: bool):
+    `make_cell(plan)` makes one cell; `mixing` maps "normal" and "reduce" to what their cells are told, or is None."""
+    strides = STRIDES
+    def __init__(self, macro: Macro, make_cell: Callable[[CellPlan], nn.Module], affine: bool):
         super().__init__()
         self.macro, self.channels = macro, macro.out_channels
         self.stem = make_stem(macro, affine)
         self.cells = nn.ModuleList(make_cell(plan) for plan in macro.plan())
-    def forward(self, image_BCHW: torch.Tensor,
-                mixing: dict[str, torch.Tensor] | None = None) -> dict[int, torch.Tensor]:
+    def enter(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        "Bring a map into the memory order of the cells."
+        return x_BCHW
+    def leave(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        "Bring a map back from the memory order of the cells."
+        return x_BCHW
+    def forward(self, image_BCHW: torch.Tensor, mixing: dict[str, Mixing] | None = None) -> dict[int, torch.Tensor]:
         check_image(image_BCHW, self.macro.in_channels)
-        prev_BCHW = last_BCHW = self.stem(image_BCHW)
+        prev = last = self.enter(self.stem(image_BCHW))
         maps = {}
         for plan, cell in zip(self.macro.plan(), self.cells):
-            inputs = (last_BCHW,) if self.macro.kind == "single" else (prev_BCHW, last_BCHW)
-            prev_BCHW, last_BCHW = last_BCHW, cell(inputs, mixing[plan.which] if mixing else None)
-            maps[plan.stride] = last_BCHW
-        return {stride: maps[stride] for stride in STRIDES}
+            if plan.stride > max(self.strides): break
+            inputs = (last,) if self.macro.kind == "single" else (prev, last)
+            prev, last = last, cell(inputs, mixing[plan.which] if mixing else None)
+            maps[plan.stride] = last
+        return {stride: self.leave(maps[stride]) for stride in self.strides}
 
 # %% ../../nbs/21_cells.ipynb #4122d1ec
 def check_image(image_BCHW: torch.Tensor, in_channels: int) -> None:

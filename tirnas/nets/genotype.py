@@ -4,20 +4,17 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'EDGES_KEPT', 'OPERATIONS', 'Edge', 'check_edge', 'check_cell', 'Genotype', 'cell_text', 'check_schema',
-           'parse_json', 'genotype_from_dict', 'tuples', 'edge_choices', 'strongest_edges', 'discretise',
-           'random_genotype', 'near', 'crowding', 'arrange', 'draw_arrow', 'draw_cell', 'derived_cell',
-           'DerivedNetwork']
+           'parse_json', 'genotype_from_dict', 'tuples', 'real_weights', 'check_edges', 'strongest_edges', 'positions',
+           'decide_cell', 'discretise', 'random_genotype', 'derived_cell', 'check_layout', 'DerivedNetwork']
 
-# %% ../../nbs/23_genotype.ipynb #6b5350be
-import json, random
+# %% ../../nbs/23_genotype.ipynb #5ddb1d5b
+import json, math, random
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-import numpy as np
 import torch
 from ..core import UserError, write_atomic
 from .cells import INPUTS, NODES, Cell, CellNet, CellPlan, Macro, check_kind
-from .cells import full_links, num_edges, state_name
+from .cells import full_links, num_edges
 from .ops import PRIMITIVES, make_op
 
 # %% ../../nbs/23_genotype.ipynb #d743c5fd
@@ -77,7 +74,9 @@ class Genotype:
     def load(cls, path: Path | str) -> "Genotype":
         "Read the file `path`; errors name it."
         try: return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as e: raise UserError(f"{path} cannot be read as a genotype ({e.strerror}): run the search stage first (dvc repro search)") from e
+        except OSError as e:
+            raise UserError(f"{path} cannot be read as a genotype ({e.strerror}): "
+                            "run the search stage first (dvc repro search)") from e
         except ValueError as e: raise UserError(f"genotype {path}: {e}") from e
 
 # %% ../../nbs/23_genotype.ipynb #47b4a2c4
@@ -114,31 +113,65 @@ def tuples(value: object) -> object:
     "Turn nested lists into nested tuples."
     return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
-# %% ../../nbs/23_genotype.ipynb #77aa7012
-def edge_choices(alpha_EO: torch.Tensor) -> list[tuple[float, str]]:
-    "Give for each edge the largest softmax weight among the operations other than `none`, and that operation's name."
-    weights_EO = alpha_EO.detach().double().cpu().softmax(dim=-1)
-    real_EO = weights_EO[:, [PRIMITIVES.index(name) for name in OPERATIONS]]
-    scores_E, best_E = real_EO.max(dim=-1)
-    return [(score, OPERATIONS[best]) for score, best in zip(scores_E.tolist(), best_E.tolist())]
-
-# %% ../../nbs/23_genotype.ipynb #833d1286
-def strongest_edges(alpha_EO: torch.Tensor, kind: str) -> tuple[tuple[Edge, ...], ...]:
-    "Keep the strongest edges of each node, in the order of their sources; of equal edges the earlier source wins."
+# %% ../../nbs/23_genotype.ipynb #fa9e5c01
+def real_weights(alpha_EO: torch.Tensor, kind: str) -> torch.Tensor:
+    "Give the softmax weights of the operations that can be chosen, (E, 7), in the order of OPERATIONS."
     expected = num_edges(full_links(kind)), len(PRIMITIVES)
     if tuple(alpha_EO.shape) != expected or not torch.isfinite(alpha_EO).all():
         raise UserError(f"alpha of shape {tuple(alpha_EO.shape)}: "
                         f"a {kind} cell needs finite numbers of shape {expected}")
-    choices, nodes = iter(edge_choices(alpha_EO)), []
+    weights_EO = alpha_EO.detach().double().cpu().softmax(dim=-1)
+    return weights_EO[:, [PRIMITIVES.index(name) for name in OPERATIONS]]
+
+# %% ../../nbs/23_genotype.ipynb #8d4b30f9
+def check_edges(edges_E: torch.Tensor | None, kind: str) -> torch.Tensor:
+    "Give the weights of the edges, (E,), in double precision: 1 where none are given; refuse other shapes and values."
+    expected = (num_edges(full_links(kind)),)
+    if edges_E is None: return torch.ones(expected, dtype=torch.double)
+    if tuple(edges_E.shape) != expected or not torch.isfinite(edges_E).all() or (edges_E < 0).any():
+        raise UserError(f"edge weights of shape {tuple(edges_E.shape)}: "
+                        f"a {kind} cell needs finite numbers from 0 up, of shape {expected}")
+    return edges_E.detach().double().cpu()
+
+def strongest_edges(weights_EO: torch.Tensor, edges_E: torch.Tensor, kind: str) -> tuple[tuple[Edge, ...], ...]:
+    "Keep the strongest edges of each node, in the order of their sources; of equal edges the earlier source wins."
+    best_E, best_op_E = weights_EO.max(dim=-1)
+    choices, nodes = iter(zip((best_E * edges_E).tolist(), best_op_E.tolist())), []
     for sources in full_links(kind):
-        edges = [(score, -s, op) for s, (score, op) in zip(sources, choices)]
-        kept = sorted(edges, reverse=True)[:EDGES_KEPT[kind]]
-        nodes.append(tuple(sorted(((op, -minus_s) for _, minus_s, op in kept), key=lambda edge: edge[1])))
+        ranked = sorted((-score, s, OPERATIONS[op]) for s, (score, op) in zip(sources, choices))
+        kept = [(op, s) for _, s, op in ranked[:EDGES_KEPT[kind]]]
+        nodes.append(tuple(sorted(kept, key=lambda edge: edge[1])))
     return tuple(nodes)
 
-def discretise(alpha_normal: torch.Tensor, alpha_reduce: torch.Tensor, kind: str) -> Genotype:
-    "Decide the genotype by the paper's rule (III-C1): each node keeps one edge (single bottom) or two (dual bottom)."
-    return Genotype(kind, strongest_edges(alpha_normal, kind), strongest_edges(alpha_reduce, kind))
+# %% ../../nbs/23_genotype.ipynb #504a9f2e
+def positions(nodes: tuple[tuple[Edge, ...], ...], kind: str) -> list[tuple[int, int]]:
+    "Say where each edge of a decided cell stands in alpha: its row (edge of the search cell) and column (operation)."
+    rows = [(node, source) for node, sources in enumerate(full_links(kind)) for source in sources]
+    return [(rows.index((i, s)), PRIMITIVES.index(op)) for i, node in enumerate(nodes) for op, s in node]
+
+# %% ../../nbs/23_genotype.ipynb #1e2e466f
+def decide_cell(weights_EO: torch.Tensor, edges_E: torch.Tensor, kind: str, max_skips: float) -> tuple:
+    "Decide the nodes of a cell; while it has more than `max_skips` skips, strike the weakest and decide again."
+    skip, weights_EO = "skip_connect", weights_EO.clone()
+    while True:
+        nodes = strongest_edges(weights_EO, edges_E, kind)
+        skips = [row for row, op in positions(nodes, kind) if PRIMITIVES[op] == skip]
+        if len(skips) <= max_skips: return nodes
+        weakest = min(skips, key=lambda row: weights_EO[row, OPERATIONS.index(skip)].item())
+        weights_EO[weakest, OPERATIONS.index(skip)] = -1.0
+
+def discretise(alpha_normal: torch.Tensor, alpha_reduce: torch.Tensor, kind: str,
+               edges: dict[str, torch.Tensor] | None = None, max_skips: int | None = None) -> Genotype:
+    """Decide the genotype by the paper's rule (III-C1): each node keeps one edge (single bottom) or two (dual bottom).
+
+    Alpha is (E, 8) each; a search at another temperature than 1 gives alpha divided by it, which can change the rank
+    of edges. `edges` maps "normal" and "reduce" to weights (E,) of the edges; `max_skips` limits the normal cell."""
+    if max_skips is not None and (type(max_skips) is not int or max_skips < 0):
+        raise UserError(f"at most {max_skips!r} skips: give a whole number from 0 up, or None for no limit")
+    edges_E = {which: check_edges(edges[which] if edges else None, kind) for which in ("normal", "reduce")}
+    limit = math.inf if max_skips is None else max_skips
+    normal = decide_cell(real_weights(alpha_normal, kind), edges_E["normal"], kind, limit)
+    return Genotype(kind, normal, strongest_edges(real_weights(alpha_reduce, kind), edges_E["reduce"], kind))
 
 # %% ../../nbs/23_genotype.ipynb #cc9aa935
 def random_genotype(kind: str, seed: int) -> Genotype:
@@ -150,59 +183,6 @@ def random_genotype(kind: str, seed: int) -> Genotype:
     normal, reduce = (tuple(node(sources) for sources in full_links(kind)) for _ in range(2))
     return Genotype(kind, normal, reduce)
 
-# %% ../../nbs/23_genotype.ipynb #d9592ef9
-def near(a: np.ndarray, b: np.ndarray, width: float, height: float) -> int:
-    "Count pairs of points of `a` (N, 2) and `b` (M, 2) closer than `width` in x and `height` in y."
-    return int((np.abs(a[:, None] - b) < (width, height)).all(-1).sum())
-
-def crowding(places: np.ndarray, labelled: np.ndarray, plain: np.ndarray) -> float:
-    "Score how hard a drawing is to read; `labelled` and `plain` arrows are (N, 2) pairs of places."
-    along = np.linspace(0.2, 0.8, 13)[:, None, None]
-    black, grey = (places[a[:, 0]] + along * (places[a[:, 1]] - places[a[:, 0]]) for a in (labelled, plain))
-    labels = black[len(along) // 2]
-    hidden = near(labels, labels, 0.6, 0.45) - len(labels) + near(labels, places, 0.45, 0.5)
-    under = sum(near(labels[[i]], np.delete(black, i, 1).reshape(-1, 2), 0.3, 0.2) for i in range(len(labels)))
-    through = near(np.concatenate([black, grey], 1).reshape(-1, 2), places, 0.18, 0.4)
-    height = np.abs(places[labelled[:, 0], 1] - places[labelled[:, 1], 1]).sum()
-    return 4 * hidden + under + 4 * through + 0.02 * height
-
-# %% ../../nbs/23_genotype.ipynb #e9e59972
-def arrange(nodes: tuple[tuple[Edge, ...], ...], num_inputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Place inputs, nodes and output of a cell: places (S, 2), labelled arrows and plain arrows as pairs of places."
-    labelled = np.array([(s, i) for i, node in enumerate(nodes, start=num_inputs) for _, s in node])
-    plain = np.array([(i, num_inputs + NODES) for i in range(num_inputs, num_inputs + NODES)])
-    columns = [0.0] * num_inputs + [float(i + 1) for i in range(NODES + 1)]
-    inputs = (0.0,) if num_inputs == 1 else (1.0, -1.0)
-    tries = (np.array([*zip(columns, (*inputs, *levels, 0.0))]) for levels in product(range(-2, 3), repeat=NODES))
-    return min(tries, key=lambda places: crowding(places, labelled, plain)), labelled, plain
-
-# %% ../../nbs/23_genotype.ipynb #e3f31550
-def draw_arrow(ax, start: np.ndarray, end: np.ndarray, label: str = "") -> None:
-    "Draw an arrow between two places, black with the `label` on it, or thin and grey without one."
-    style = dict(arrowstyle="-|>", color="black" if label else "silver", shrinkA=11, shrinkB=13)
-    ax.annotate("", end, start, arrowprops=style, zorder=2 if label else 1)
-    box = dict(fc="white", ec="none", pad=0.8)
-    if label: ax.text(*(start + end) / 2, label, fontsize=7, ha="center", va="center", bbox=box, zorder=3)
-
-def draw_cell(genotype: Genotype, which: str, ax=None):
-    'Draw the "normal" or "reduce" cell in the manner of the paper\'s Figs. 5 to 8; returns the axes.'
-    if ax is None:
-        from matplotlib.pyplot import subplots
-        ax = subplots(figsize=(8, 3), dpi=78, layout="constrained")[1]
-    inputs, nodes = INPUTS[genotype.kind], getattr(genotype, which)
-    places, labelled, plain = arrange(nodes, len(inputs))
-    for start, end in plain: draw_arrow(ax, places[start], places[end])
-    operations = [op for node in nodes for op, _ in node]
-    for (start, end), op in zip(labelled, operations): draw_arrow(ax, places[start], places[end], op)
-    names = [*(state_name(genotype.kind, s) for s in range(len(places) - 1)), "out"]
-    for name, (x, y) in zip(names, places):
-        color = "palegreen" if name in inputs else "khaki" if name == "out" else "lightblue"
-        ax.text(x, y, name, ha="center", va="center", bbox=dict(boxstyle="round,pad=0.4", fc=color), zorder=4)
-    ax.set(title=f"{which} cell, {genotype.kind} bottom", xlim=(-0.3, NODES + 1.3),
-           ylim=(places[:, 1].min() - 0.6, places[:, 1].max() + 0.6))
-    ax.axis("off")
-    return ax
-
 # %% ../../nbs/23_genotype.ipynb #c19e99a9
 def derived_cell(genotype: Genotype, plan: CellPlan) -> Cell:
     "Make the cell that the genotype puts at this place of the plan."
@@ -211,10 +191,14 @@ def derived_cell(genotype: Genotype, plan: CellPlan) -> Cell:
     links = tuple(tuple(source for _, source in node) for node in nodes)
     return Cell(genotype.kind, plan, links, lambda edge, c, stride: make_op(names[edge], c, stride, True), affine=True)
 
+def check_layout(genotype: Genotype, macro: Macro) -> None:
+    "Refuse a layout for the other kind of cell."
+    if genotype.kind != macro.kind:
+        raise UserError(f"a {genotype.kind} genotype in a {macro.kind} layout: give both the same kind of cell")
+
 class DerivedNetwork(CellNet):
     "Finished network of a genotype: image (B, in_channels, H, W) to maps at strides 8 and 16."
     def __init__(self, genotype: Genotype, macro: Macro):
-        if genotype.kind != macro.kind:
-            raise UserError(f"a {genotype.kind} genotype in a {macro.kind} layout: give both the same kind of cell")
+        check_layout(genotype, macro)
         super().__init__(macro, lambda plan: derived_cell(genotype, plan), affine=True)
         self.genotype = genotype
