@@ -1,5 +1,6 @@
 # Two commands do it all:  make repro  (data -> search -> retrain -> track -> scores)   and   make test
-# make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results.
+# make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results;
+# make bench-search times a step of the search against the usual implementation.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
@@ -7,7 +8,7 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_NUM_THREADS := 1
 READY := .venv/.ready
 
-.PHONY: help repro test lab notebooks clean
+.PHONY: help repro test lab notebooks bench-search clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -23,6 +24,10 @@ lab: $(READY)
 
 notebooks: $(READY)
 	jupyter execute --inplace nbs/[0-9]*.ipynb && nbdev_export && nbdev_clean
+
+bench-search: $(READY)
+	python benchmarks/search.py
+	python benchmarks/search.py --memory
 
 clean:
 	rm -rf out prepared checkpoints runs/*.ipynb

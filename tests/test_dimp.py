@@ -65,7 +65,7 @@ def test_adjoint(size):
 def test_step_is_the_gradient_and_its_exact_length(size):
     "Direction from autograd; length from a parabola through the objective linearised at the filter."
     filt, *terms = episode(size)
-    step = descent_step(filt, *terms)
+    step, change = descent_step(filt, apply_filter(filt, terms[0]), *terms)
     grad, = torch.autograd.grad(objective(filt.requires_grad_(), *terms).sum(), filt)
     feat, label, mask, weight, reg = terms
     scores = apply_filter(filt, feat).detach()

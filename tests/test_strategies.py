@@ -3,6 +3,7 @@ import dataclasses
 import json
 import math
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -24,11 +25,13 @@ from tirnas.nets.cells import Macro, full_links
 from tirnas.nets.cost import count_macs, count_parameters
 from tirnas.nets.genotype import EDGES_KEPT, OPERATIONS, DerivedNetwork, Genotype, positions, random_genotype
 from tirnas.nets.relaxation import PLAIN
-from tirnas.objective import STRATEGIES, ProxySettings, Regularisation, SearchNet, SearchParams, batch_budget, deal, held_out
-from tirnas.proposals import (LIMIT, PROPOSERS, Evolution, RandomCells, Reinforce, Trial, advantages, decide, decisions, make_evolution,
-                              make_proposer, moved, moves, picks_of, score_gradient, softmax)
+from tirnas.objective import (STRATEGIES, ProxySettings, Regularisation, SearchNet, SearchParams, batch_budget, deal,
+                              held_out)
+from tirnas.proposals import (LIMIT, PROPOSERS, Evolution, RandomCells, Reinforce, Trial, advantages, decide, decisions,
+                              make_evolution, make_proposer, moved, moves, picks_of, score_gradient, softmax)
 from tirnas.search import search
-from tirnas.strategies import DIVERGED, Judgement, best_genotype, candidate_record, examine, find_genotype, judge, next_record, num_candidates
+from tirnas.strategies import (DIVERGED, Judgement, best_genotype, candidate_record, examine, find_genotype, judge, next_record,
+                               num_candidates)
 
 KINDS = ["single", "dual"]
 
@@ -61,7 +64,8 @@ def planted_loss(seed):
     worth = np.random.default_rng(seed).normal(size=(2, 14, 8))
 
     def loss(genotype):
-        places = [(c, *place) for c, which in enumerate(("normal", "reduce")) for place in positions(getattr(genotype, which), genotype.kind)]
+        places = [(c, *place) for c, which in enumerate(("normal", "reduce"))
+                  for place in positions(getattr(genotype, which), genotype.kind)]
         return -float(np.mean([worth[place] for place in places]))
     return loss
 
@@ -150,7 +154,7 @@ def test_score_gradient_is_autograds():
 
 
 def test_expected_step_is_the_gradient_of_the_expected_reward():
-    "Summed over all outcomes of a tiny policy, probability x reward x score is the gradient of the expected reward, whatever the baseline."
+    "Over all outcomes of a tiny policy, the mean of reward x score is the gradient of the mean reward, whatever the baseline."
     rng = np.random.default_rng(1)
     logits, reward = rng.normal(size=(2, 3)), rng.normal(size=(3, 3))
     outcomes = list(product(range(3), repeat=2))
@@ -169,7 +173,8 @@ def test_policy_is_the_sum_of_its_steps():
     policy = Reinforce("single", 0, rate=0.25)
     flat, after = policy.logits([]), policy.logits(trials)
     assert np.array_equal(policy.logits(trials[:1]), flat)
-    assert np.allclose(after[np.isfinite(after)], (flat + 0.25 * score_gradient(flat, picks_of(trials[1].genotype)))[np.isfinite(flat)])
+    by_hand = flat + 0.25 * score_gradient(flat, picks_of(trials[1].genotype))
+    assert np.allclose(after[np.isfinite(after)], by_hand[np.isfinite(flat)])
     assert (np.isfinite(flat).sum(1) == [len(options) for options in decisions("single")]).all()
 
 
@@ -178,28 +183,30 @@ def test_advantages():
     losses = list(np.random.default_rng(0).gamma(2.0, size=60))
     gains = advantages(losses, 0.9)
     assert max(map(abs, gains)) <= LIMIT and np.allclose(gains, advantages([1e-3 * x - 8 for x in losses], 0.9))
-    for bad in (math.nan, math.inf): assert advantages([bad, *losses[:30], bad, *losses[30:]], 0.9) == [-LIMIT, *gains[:30], -LIMIT, *gains[30:]]
+    for bad in (math.nan, math.inf):
+        assert advantages([bad, *losses[:30], bad, *losses[30:]], 0.9) == [-LIMIT, *gains[:30], -LIMIT, *gains[30:]]
 
 
 def test_a_flat_policy_draws_evenly():
     drawn = np.array([picks_of(Reinforce("dual", seed).propose([])) for seed in range(1200)])
     for d, options in enumerate(decisions("dual")):
         counts, expected = np.bincount(drawn[:, d], minlength=len(options)), 1200 / len(options)
-        assert len(counts) == len(options) and ((counts - expected) ** 2 / expected).sum() < len(options) + 4 * math.sqrt(2 * len(options))
+        chi2 = ((counts - expected) ** 2 / expected).sum()
+        assert len(counts) == len(options) and chi2 < len(options) + 4 * math.sqrt(2 * len(options))
 
 
 def test_policy_learns_a_planted_reward():
     "The reward is the number of 3x3 separable convolutions: the last draws have far more than even draws, which have one in seven."
-    ends = {name: [np.mean([sep_convs(t.genotype) for t in run(make_proposer(name, "dual", seed, 150), 150, lambda g: -sep_convs(g))[-20:]])
-                   for seed in range(3)] for name in ("random", "reinforce")}
+    last = lambda name, seed: run(make_proposer(name, "dual", seed, 150), 150, lambda g: -sep_convs(g))[-20:]
+    ends = {name: [np.mean([sep_convs(t.genotype) for t in last(name, seed)]) for seed in range(3)] for name in ("random", "reinforce")}
     assert max(ends["random"]) < 3.5 and min(ends["reinforce"]) > 8
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strategy", ["evolution", "reinforce"])
 def test_learners_beat_chance_on_a_planted_loss(kind, strategy):
-    best = {name: np.array([min(t.loss for t in run(make_proposer(name, kind, s, 100), 100, planted_loss(s))) for s in range(8)])
-            for name in ("random", strategy)}
+    lowest = lambda name, seed: min(t.loss for t in run(make_proposer(name, kind, seed, 100), 100, planted_loss(seed)))
+    best = {name: np.array([lowest(name, seed) for seed in range(8)]) for name in ("random", strategy)}
     assert (best[strategy] < best["random"]).sum() >= 7 and best[strategy].mean() < best["random"].mean() - 0.15
 
 
@@ -234,13 +241,15 @@ class Noted(EpisodeSampler):
         return super().__call__(step)
 
 
-BLOCKS = [Blocks(f"block_{s:02d}", tuple(range(30)), np.array([[10.0 + t, 20, s, 2 * s] for t in range(30)])) for s in range(7, 13)]
+BOXES = {size: np.array([[10.0 + t, 20, size, 2 * size] for t in range(30)]) for size in range(7, 13)}
+BLOCKS = [Blocks(f"block_{size:02d}", tuple(range(30)), boxes) for size, boxes in BOXES.items()]
 PARAMS = SearchParams(
-    seed=0, strategy="evolution", epochs=5, steps=4, warmup_epochs=2, order="first", rate=2, selection="random", filter_steps=2,
-    label_sigma=0.9, hinge=10.0, auxiliary=0.0, max_skips=8, relaxation=PLAIN, regularisation=Regularisation(0.0, 0.0, "macs"),
-    proxy=ProxySettings(3, 2), macro=Macro("dual", 3, 4, 4), heads=ClassifierSettings(8, 16, 4),
-    episodes=EpisodeSettings(num_pedestrians=2, num_frames=4, crop_px=64, search_factor=4.0, max_gap=10, center_jitter=2.0, scale_jitter=0.2),
-    augmentation=Augmentation(flip=0.5), weights=WeightSettings("sgd", 0.1, 0.001, 0.9, 3e-4, 5.0), alpha=AdamSettings(0.02, 0.5, 0.999, 1e-3))
+    seed=0, strategy="evolution", epochs=5, steps=4, warmup_epochs=2, order="first", rate=2, selection="random",
+    filter_steps=2, label_sigma=0.9, hinge=10.0, auxiliary=0.0, max_skips=8, proxy=ProxySettings(3, 2),
+    relaxation=PLAIN, regularisation=Regularisation(0.0, 0.0, "macs"), macro=Macro("dual", 3, 4, 4),
+    heads=ClassifierSettings(8, 16, 4), episodes=EpisodeSettings(2, 4, 64, 4.0, 10, 2.0, 0.2),
+    augmentation=Augmentation(flip=0.5), weights=WeightSettings("sgd", 0.1, 0.001, 0.9, 3e-4, 5.0),
+    alpha=AdamSettings(0.02, 0.5, 0.999, 1e-3))
 CPU = torch.device("cpu")
 QUIET = lambda record: None
 
@@ -263,7 +272,7 @@ def test_a_judgement_depends_on_the_genotype_alone():
 
 
 def test_training_and_exam_use_the_batches_they_should():
-    "Each candidate sees batches 0, 1, ... of the weight half, and only the held-out ones of the other half, which the search never meets."
+    "Each candidate sees batches 0, 1, ... of the weight half, and of the other half those that no search trains on."
     samplers = noted_samplers()
     for seed in range(2): judge(random_genotype("dual", seed), samplers, PARAMS, CPU)
     assert samplers["weight"].asked == [0, 1, 2] * 2 and samplers["arch"].asked == held_out(PARAMS) * 2
@@ -285,7 +294,8 @@ def test_training_is_that_of_the_settings():
     torch.manual_seed(PARAMS.seed)
     fresh = SearchNet(DerivedNetwork(genotype, PARAMS.macro), PARAMS).train()
     exam = [loss for loss, _ in examine(fresh, samplers["arch"], held_out(PARAMS), PARAMS, CPU)]
-    assert judge(genotype, samplers, still, CPU).loss["arch"] == sum(exam) / len(exam) != judge(genotype, samplers, PARAMS, CPU).loss["arch"]
+    untrained, trained = (judge(genotype, samplers, params, CPU).loss["arch"] for params in (still, PARAMS))
+    assert untrained == sum(exam) / len(exam) != trained
 
 
 def test_a_longer_training_lowers_the_loss():
@@ -306,7 +316,7 @@ def test_the_budget_is_that_of_the_gradient_search():
 
 @pytest.mark.parametrize("strategy", PROPOSERS)
 def test_search_by_trial(strategy, tmp_path):
-    "As many candidates as the budget pays for, each reported once and complete; the best one is returned; the file is the history."
+    "As many candidates as the budget pays for, each reported once and complete; the best is returned, the file is the history."
     params, reported = dataclasses.replace(PARAMS, strategy=strategy), []
     genotype, history = find_genotype(BLOCKS, params, CPU, log=tmp_path / "search.json", report=reported.append)
     assert len(history) == 32 // 3 == 10 and reported == history and [r["candidate"] for r in history] == list(range(10))
@@ -321,7 +331,8 @@ def test_search_by_trial(strategy, tmp_path):
 
 def test_strategies_share_the_judge():
     "What two strategies try alike is judged alike: evolution starts with the draws of chance."
-    runs = {name: find_genotype(BLOCKS, dataclasses.replace(PARAMS, strategy=name), CPU, report=QUIET)[1] for name in ("random", "evolution")}
+    history = lambda name: find_genotype(BLOCKS, dataclasses.replace(PARAMS, strategy=name), CPU, report=QUIET)[1]
+    runs = {name: history(name) for name in ("random", "evolution")}
     start = make_evolution("dual", 0, 10).population
     assert runs["random"][:start] == runs["evolution"][:start] and runs["random"][start] != runs["evolution"][start]
 
@@ -344,8 +355,9 @@ def test_candidates_that_diverge_are_noted():
     wild = dataclasses.replace(PARAMS, weights=WeightSettings("sgd", 1e38, 1e38, 0.9, 0.0, math.inf), strategy="reinforce")
     assert judge(random_genotype("dual", 0), deal(BLOCKS, PARAMS), wild, CPU) == DIVERGED
     history = []
-    with pytest.raises(UserError, match="all 10 candidates diverged: lower weights.lr"): find_genotype(BLOCKS, wild, CPU, report=history.append)
-    assert len(history) == 10 and all(r["loss"] == {"weight": None, "arch": None} and "diverged" in r["warnings"][0] for r in history)
+    with pytest.raises(UserError, match="all 10 candidates diverged: lower weights.lr"):
+        find_genotype(BLOCKS, wild, CPU, report=history.append)
+    assert len(history) == 10 and all(r["loss"]["arch"] is None and "diverged" in r["warnings"][0] for r in history)
     fair = Judgement({"weight": 1.0, "arch": 1.0}, {"weight": 0.5, "arch": 0.5})
     assert best_genotype([*history, candidate_record(10, random_genotype("dual", 77), fair, PARAMS)]) == random_genotype("dual", 77)
 
@@ -366,14 +378,19 @@ def test_a_killed_search_ends_as_one_that_was_not(tmp_path):
     paths = lambda name: [tmp_path / f"{name}.{end}" for end in ("safetensors", "json")]
     find_genotype(BLOCKS, MANY, CPU, *paths("whole"), report=QUIET)
     chance, done, kills = random.Random(0), -1, 0
-    for _ in range(4):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, *map(str, paths("cut"))], cwd=ROOT, env=ENV, text=True, stdout=subprocess.PIPE)
+    for end in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+        command = [sys.executable, "-c", CHILD, *map(str, paths("cut"))]
+        child = subprocess.Popen(command, cwd=ROOT, env=ENV, text=True, stdout=subprocess.PIPE)
         first = int(child.stdout.readline())
         assert first in (done + 1, done + 2), "the last candidate may have been saved but not reported"
         time.sleep(chance.uniform(0, 0.15))
         kills += child.poll() is None
-        child.kill()
-        done = max([first, *map(int, child.communicate()[0].split())])
-    assert kills >= 2
+        child.send_signal(end)
+        said = child.communicate(timeout=60)[0].splitlines()
+        done = max([first, *(int(line) for line in said if line.isdecimal())])
+        if end == signal.SIGTERM:
+            assert child.returncode == 143
+            assert said[-1] == f"stopped after candidate {done + 1} of 56: the same command goes on from there"
+    assert kills == 4
     find_genotype(BLOCKS, MANY, CPU, *paths("cut"), report=QUIET)
     for one, other in zip(paths("whole"), paths("cut")): assert one.read_bytes() == other.read_bytes()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tirnas.bilevel import AdamSettings, WeightSettings, apply_gradients, gradients
 from tirnas.boxes import iou
 from tirnas.core import UserError
 from tirnas.data.crops import Augmentation, crop_frame, normalise, search_window
@@ -14,7 +15,7 @@ from tirnas.data.sequences import Sequence
 from tirnas.dimp.net import ClassifierSettings, HeadSettings
 from tirnas.losses import LossWeights, batch_hard_triplet, center_loss, classification_loss, hinge_loss, joint_loss, overlap_loss
 from tirnas.nets.cells import Macro
-from tirnas.search import AdamSettings, SearchParams, WeightSettings, apply_gradients, gradients, search_epoch, search_loss, start_search, to_tensors
+from tirnas.objective import to_tensors
 
 
 class Blocks(Sequence):
@@ -28,9 +29,6 @@ class Blocks(Sequence):
 
 BLOCKS = [Blocks(f"block_{s:02d}", tuple(range(30)), np.array([[10.0 + t, 20, s, 2 * s] for t in range(30)])) for s in range(7, 13)]
 EPISODES = EpisodeSettings(num_pedestrians=2, num_frames=4, crop_px=64, search_factor=4.0, max_gap=10, center_jitter=2.0, scale_jitter=0.2)
-SEARCH = SearchParams(seed=0, epochs=3, steps=2, warmup_epochs=1, rate=2, selection="random", filter_steps=2, label_sigma=1.0, hinge=10.0,
-                      macro=Macro("dual", 3, 4, 4), heads=ClassifierSettings(8, 16, 4), episodes=EPISODES, augmentation=Augmentation(flip=0.5),
-                      weights=WeightSettings("sgd", 0.1, 0.001, 0.9, 3e-4, 5.0), alpha=AdamSettings(0.02, 0.5, 0.999, 1e-3))
 CPU = torch.device("cpu")
 
 
@@ -103,46 +101,6 @@ def test_other_losses_by_hand():
     boxes, proposals = torch.tensor([[[10.0, 10, 20, 40]]]), torch.tensor([[[[15.0, 10, 20, 40], [0, 0, 5, 5]]]])
     expected = ((0.2 - (2 * iou(proposals, boxes[:, :, None]) - 1)) ** 2).mean()
     assert torch.isclose(overlap_loss(torch.full((1, 1, 2), 0.2), proposals, boxes), expected)
-
-
-def test_each_group_moves_alone():
-    "Alpha rests in the warm-up; afterwards its optimiser and that of the weights never touch the other group."
-    run = start_search(BLOCKS, SEARCH, CPU)
-    held = {id(p) for group in run.weight_optimiser.param_groups for p in group["params"]}
-    assert not held & {id(a) for a in run.net.alpha_parameters()}
-    assert len(held) + 2 == len(list(run.net.parameters()))
-    copy = lambda ps: [p.detach().clone() for p in ps]
-    same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a, b))
-    alpha, weights = copy(run.net.alpha_parameters()), copy(run.net.weight_parameters())
-    search_epoch(run, 0, CPU)
-    assert same(alpha, run.net.alpha_parameters()) and not same(weights, run.net.weight_parameters())
-    weights = copy(run.net.weight_parameters())
-    loss = search_loss(run.net, *to_tensors(run.samplers["arch"](0), CPU), SEARCH)
-    apply_gradients(gradients(loss, run.net.alpha_parameters()), run.net.alpha_parameters(), run.alpha_optimiser)
-    assert not same(alpha, run.net.alpha_parameters()) and same(weights, run.net.weight_parameters())
-
-
-def test_alpha_gradient_is_that_of_the_search_loss():
-    "A finite difference of the loss along one alpha, with the channel selection held by the seed."
-    run = start_search(BLOCKS, SEARCH, CPU)
-    batch, alpha = to_tensors(run.samplers["arch"](0), CPU), run.net.alpha_parameters()
-    run.net.double()
-    batch = [x.double() for x in batch]
-
-    def value(shift):
-        torch.manual_seed(1)
-        with torch.no_grad(): alpha[0][0, 3] += shift
-        loss = search_loss(run.net, *batch, SEARCH)
-        with torch.no_grad(): alpha[0][0, 3] -= shift
-        return loss
-
-    grad = gradients(value(0.0), alpha)[0][0, 3]
-    assert torch.isclose(grad, (value(1e-4) - value(-1e-4)).detach() / 2e-4, rtol=1e-3, atol=1e-9)
-
-
-def test_a_loss_that_is_not_finite_is_refused():
-    p = torch.nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(FloatingPointError): gradients(p * float("nan"), [p])
 
 
 def test_joint_loss_is_differentiable_everywhere():

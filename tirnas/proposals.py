@@ -97,9 +97,9 @@ def make_evolution(kind: str, seed: int, budget: int) -> Evolution:
     population = max(2, min(budget // 4, LARGEST_POPULATION))
     return Evolution(kind, seed, population, max(2, population // 2))
 
-# %% ../nbs/41a_proposals.ipynb #305f456b
+# %% ../nbs/41a_proposals.ipynb #c732abaf
 def decisions(kind: str) -> list[tuple]:
-    "The options of every decision: cell by cell and node by node its sets of sources, then the operation on each source."
+    "The options of every decision, cell by cell and node by node: sets of sources, then the operation on each source."
     kept = EDGES_KEPT[kind]
     node = lambda sources: [tuple(combinations(sources, kept)), *[OPERATIONS] * kept]
     return [options for _ in ("normal", "reduce") for sources in full_links(kind) for options in node(sources)]
@@ -151,7 +151,7 @@ def score_gradient(logits_DN: np.ndarray, picks: Items[int]) -> np.ndarray:
 # %% ../nbs/41a_proposals.ipynb #97d7804d
 @dataclass(frozen=True)
 class Reinforce:
-    "A policy of independent decisions, moved by `rate` times advantage after each trial; `decay` of the moving average."
+    "A policy of independent decisions, moved by `rate` times the advantage; `decay` is that of the moving average."
     kind: str
     seed: int
     rate: float = 0.5

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from .bilevel import apply_gradients, cosine_rate, gradients
-from .core import UserError, fingerprint, print_record, resume_state, save_state, seed_everything, write_json
+from .core import UserError, end_by, fingerprint, print_record, resume_state, save_state, seed_everything, stop_signals, write_json
 from .data.episodes import EpisodeSampler, prefetch
 from .data.sequences import Sequence, digest
 from .nets.cost import genotype_cost
@@ -118,11 +118,13 @@ def try_candidates(sequences: Items[Sequence], params: SearchParams, device: tor
     state = resume_state(checkpoint, mark)
     history, samplers = state["history"] if state else [], deal(sequences, params)
     if log and history: write_json(log, history)
-    while len(history) < count:
-        history.append(next_record(history, samplers, params, device))
-        if checkpoint: save_state(checkpoint, {"fingerprint": mark, "history": history})
-        if log: write_json(log, history)
-        report(history[-1])
+    with stop_signals() as stop:
+        while len(history) < count and not stop():
+            history.append(next_record(history, samplers, params, device))
+            if checkpoint: save_state(checkpoint, {"fingerprint": mark, "history": history})
+            if log: write_json(log, history)
+            report(history[-1])
+    if len(history) < count: end_by(stop(), f"stopped after candidate {len(history)} of {count}: the same command goes on from there")
     return best_genotype(history), history
 
 # %% ../nbs/41b_strategies.ipynb #cb468e74

@@ -23,8 +23,8 @@ def collapse(record: dict) -> list[str]:
     skips = sum(op == "skip_connect" for node in json.loads(record["genotype"])["normal"] for op, _ in node)
     if skips < MANY_SKIPS: return []
     chance = " (the weights are still flat, so it may be chance)" if is_flat(record["entropy"]["normal"]) else ""
-    return [f"the normal cell has {skips} edges with skip_connect{chance}: skips gain weight because they help the others to train, "
-            "not because they track well; use relaxation.skip_dropout or max_skips, or search for fewer epochs"]
+    return [f"the normal cell has {skips} edges with skip_connect{chance}: skips gain weight because they help the "
+            "others to train, not because they track well; use relaxation.skip_dropout or max_skips, or fewer epochs"]
 
 # %% ../nbs/40c_warnings.ipynb #6e94b476
 LOG8 = math.log(len(PRIMITIVES))
@@ -56,8 +56,9 @@ def flat(record: dict, epochs: int) -> list[str]:
     return [f"the mixing weights are still flat (entropy: {entropies(record, cells)}): the "
             "genotype is hardly better than a random one; raise alpha.lr, or search longer (epochs, steps)"]
 
-# %% ../nbs/40c_warnings.ipynb #c306dcf9
-EARLY, LEFT, FALL = 0.25, 0.5, 0.2  # share of the epochs after the warm-up; of log 8 left; of log 8 lost in one epoch: our choice
+# %% ../nbs/40c_warnings.ipynb #da564d18
+EARLY = 0.25  # share of the epochs after the warm-up in which little may be decided; our choice
+LEFT, FALL = 0.5, 0.2  # of log 8: what must be left by then, and what one epoch may take; our choice
 
 
 def falls_fast(history: list[dict], which: str) -> bool:
@@ -75,8 +76,8 @@ def early(history: list[dict], warmup_epochs: int, epochs: int) -> list[str]:
     cells = [which for which, entropy in record["entropy"].items()
              if young and entropy < LEFT * LOG8 or falls_fast(history, which)]
     if not cells: return []
-    return [f"decided early (entropy in epoch {record['epoch']}: {entropies(record, cells)}): operations that train fast win, good "
-            "ones or not; lower alpha.lr, or raise warmup_epochs"]
+    return [f"decided early (entropy in epoch {record['epoch']}: {entropies(record, cells)}): operations that "
+            "train fast win, good ones or not; lower alpha.lr, or raise warmup_epochs"]
 
 # %% ../nbs/40c_warnings.ipynb #6c5d50fb
 MUCH_NONE = 0.5  # mixing weight of `none`; our choice: more than all other operations together
@@ -84,7 +85,8 @@ MUCH_NONE = 0.5  # mixing weight of `none`; our choice: more than all other oper
 
 def edge_names(kind: str) -> list[str]:
     "Name the edges of a search cell in the order of alpha's rows, as in S0->0, S1->0, S0->1 and so on."
-    return [f"{state_name(kind, source)}->{node}" for node, sources in enumerate(full_links(kind)) for source in sources]
+    links = enumerate(full_links(kind))
+    return [f"{state_name(kind, source)}->{node}" for node, sources in links for source in sources]
 
 
 def nothing(record: dict) -> list[str]:
@@ -97,8 +99,8 @@ def nothing(record: dict) -> list[str]:
         if mean > MUCH_NONE: told.append(f"the {which} cell on average ({mean:.2f})")
         elif edges: told.append(f"{', '.join(edges)} of the {which} cell ({max(share):.2f} at most)")
     if not told: return []
-    return [f"`none` has more than half of the weight on {'; and on '.join(told)}: the decision leaves it out, so the network will "
-            "differ from what was searched; raise regularisation.flatness, or lower alpha.lr"]
+    return [f"`none` has more than half of the weight on {'; and on '.join(told)}: the decision leaves it out, so the "
+            "network will differ from what was searched; raise regularisation.flatness, or lower alpha.lr"]
 
 # %% ../nbs/40c_warnings.ipynb #573b93ef
 WINDOW, RISE = 3, 1.1  # epochs of a mean; factor above the best mean: our choice
@@ -116,8 +118,8 @@ def parting(history: list[dict]) -> list[str]:
     if len(arch) < 2: return []
     best = arch.index(min(arch))
     if arch[-1] <= RISE * arch[best] or weight[-1] >= weight[best]: return []
-    return [f"the loss of the architecture's half rose from {arch[best]:.3f} to {arch[-1]:.3f} while that of the weights fell: the "
-            "network learns its half by heart; give more sequences or augmentation, or search for fewer epochs"]
+    return [f"the loss of the architecture's half rose from {arch[best]:.3f} to {arch[-1]:.3f} while that of the "
+            "weights fell: the network learns its half by heart; give more sequences or augmentation, or fewer epochs"]
 
 # %% ../nbs/40c_warnings.ipynb #cb2e23d4
 WIDE_GAP = 2.0  # loss of the decided network over that of the supernet; our choice
@@ -127,16 +129,16 @@ def gap(record: dict, epochs: int) -> list[str]:
     "Warn when, near the end, deciding the cells costs more than the supernet's whole loss."
     found = record.get("gap") or {}
     if not found or not is_late(record, epochs) or found["discrete"] <= WIDE_GAP * found["supernet"]: return []
-    return [f"the decided cells have a loss of {found['discrete']:.3f}, the supernet {found['supernet']:.3f}, on the same "
-            "episodes: the mixture says little about the network cut from it; search longer, lower "
+    return [f"the decided cells have a loss of {found['discrete']:.3f}, the supernet {found['supernet']:.3f}, on "
+            "the same episodes: the mixture says little about the network cut from it; search longer, lower "
             "relaxation.temperature_end, or use relaxation.sampled"]
 
 # %% ../nbs/40c_warnings.ipynb #4d208c32
 def warnings_of(history: list[dict], warmup_epochs: int, epochs: int) -> list[str]:
     """Return the warnings about the last epoch of `history` as sentences; `epochs` is how many are planned.
 
-    Records are those of `tirnas.search` (keys entropy, mixing, genotype, loss, gap, temperature); earlier ones show the trend."""
+    Records are those of `tirnas.search` (keys epoch, entropy, mixing, genotype, loss, gap, temperature)."""
     record = history[-1] if history else {}
     if record.get("epoch", -1) < warmup_epochs: return []
-    return [*collapse(record), *flat(record, epochs), *early(history, warmup_epochs, epochs), *nothing(record), *parting(history),
-            *gap(record, epochs)]
+    return [*collapse(record), *flat(record, epochs), *early(history, warmup_epochs, epochs), *nothing(record),
+            *parting(history), *gap(record, epochs)]

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..boxes import xywh_to_xyxy
 from ..core import UserError, params_from_dict, write_atomic
-from .filter import FilterInitialiser, FilterOptimiser, InstanceNorm, apply_filter, box_centers, to_score_cells
+from .filter import FilterInitialiser, FilterOptimiser, InstanceNorm, apply_filters, box_centers, to_score_cells
 from .iou import BoxBranch
 from .prpool import prroi_pool
 from ..nets.cells import Macro
@@ -85,7 +85,7 @@ def classify_maps(classifier: Classifier, feats: dict[int, torch.Tensor], boxes_
     feat = classifier.features(feats).unflatten(0, boxes_PKxywh.shape[:2])
     half = boxes_PKxywh.shape[1] // 2
     filters = classifier.filters(feat[:, :half], boxes_PKxywh[:, :half], iterations)
-    return [apply_filter(f, feat[:, half:]) for f in filters], feat
+    return apply_filters(filters, feat[:, half:]), feat
 
 
 def classify_episodes(backbone: nn.Module, classifier: Classifier, images_PKCHW, boxes_PKxywh, iterations: int):

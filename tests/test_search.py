@@ -1,0 +1,329 @@
+"""The gradient search: groups, gradients, second order, budget, and runs that are killed and go on to the same bytes."""
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from tirnas.bilevel import AdamSettings, WeightSettings, apply_gradients, frozen, gradients, unrolled_gradients
+from tirnas.core import UserError, load_params, stop_signals
+from tirnas.data.crops import Augmentation
+from tirnas.data.episodes import EpisodeSettings
+from tirnas.data.sequences import Sequence
+from tirnas.dimp.net import ClassifierSettings
+from tirnas.nets.cells import Macro
+from tirnas.nets.fused import FusedOps
+from tirnas.nets.genotype import DerivedNetwork, random_genotype
+from tirnas.nets.ops import PRIMITIVES
+from tirnas.nets.relaxation import PLAIN, decided_mixing
+from tirnas.nets.supernet import Supernet, plain_cell
+from tirnas.objective import ProxySettings, Regularisation, SearchNet, SearchParams, batch_budget, classify, held_out, hit_share, to_tensors
+from tirnas.search import decide, move_alpha, move_weights, regulariser, search, start_search
+
+
+class Blocks(Sequence):
+    "A warm block that walks over fixed noise, in memory."
+    def frame(self, t):
+        size = int(self.name[-2:])
+        ground = np.random.default_rng(size).normal(80, 8, (60, 96))
+        ground[20:20 + 2 * size, 10 + t:10 + t + size] += 60
+        return ground.astype(np.uint8)
+
+
+BLOCKS = [Blocks(f"block_{s:02d}", tuple(range(30)), np.array([[10.0 + t, 20, s, 2 * s] for t in range(30)])) for s in range(7, 13)]
+EPISODES = EpisodeSettings(num_pedestrians=2, num_frames=4, crop_px=64, search_factor=4.0, max_gap=10, center_jitter=2.0, scale_jitter=0.2)
+SEARCH = SearchParams(seed=0, strategy="darts", epochs=3, steps=2, warmup_epochs=1, order="first", rate=2, selection="random", filter_steps=2,
+                      label_sigma=1.0, hinge=10.0, auxiliary=0.0, max_skips=8, relaxation=PLAIN, regularisation=Regularisation(0.0, 0.0, "macs"),
+                      proxy=ProxySettings(2, 2), macro=Macro("dual", 3, 4, 4), heads=ClassifierSettings(8, 16, 4), episodes=EPISODES,
+                      augmentation=Augmentation(flip=0.5), weights=WeightSettings("sgd", 0.1, 0.001, 0.9, 3e-4, 5.0),
+                      alpha=AdamSettings(0.02, 0.5, 0.999, 1e-3))
+CPU = torch.device("cpu")
+EVERY = [dict(), dict(order="second"), dict(relaxation=dataclasses.replace(PLAIN, sampled=True, temperature=2.0, temperature_end=0.2)),
+         dict(relaxation=dataclasses.replace(PLAIN, edge_normalisation=True, skip_dropout=0.3, drop_path=0.2)), dict(auxiliary=0.4),
+         dict(regularisation=Regularisation(0.5, 0.5, "macs")), dict(selection="fixed")]
+NAMES = [", ".join(map(str, change)) or "paper" for change in EVERY]
+
+
+def copies(parameters):
+    return [p.detach().clone() for p in parameters]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("change", EVERY, ids=NAMES)
+def test_each_group_moves_alone(change):
+    "The optimisers share no parameter and hold all of them; an update of one group leaves the other as it was, to the last bit."
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, **change), CPU)
+    held = [{id(p) for group in o.param_groups for p in group["params"]} for o in (run.weight_optimiser, run.alpha_optimiser)]
+    assert not held[0] & held[1] and held[0] | held[1] == {id(p) for p in run.net.parameters()}
+    assert held[1] == {id(p) for p in [*run.net.backbone.alpha.values(), *run.net.backbone.beta.values()]}
+    batch = {which: sampler(0) for which, sampler in run.samplers.items()}
+    alpha, weights = run.net.alpha_parameters(), run.net.weight_parameters()
+    for move, moving, resting in ((move_weights, weights, alpha), (move_alpha, alpha, weights)):
+        before = copies(moving), copies(resting)
+        move(run, batch)
+        assert same(resting, before[1]) and not any(torch.equal(a, b) for a, b in zip(moving[:2], before[0]))
+    assert all(p.requires_grad for p in run.net.parameters())
+
+
+def test_alpha_rests_while_the_weights_warm_up():
+    _, history = search(BLOCKS, dataclasses.replace(SEARCH, warmup_epochs=2), CPU, report=lambda r: None)
+    assert history[0]["alpha"] == history[1]["alpha"] != history[2]["alpha"]
+    assert [r["loss"]["arch"] is None for r in history] == [True, True, False]
+
+
+@pytest.mark.parametrize("which", ["normal", "reduce"])
+def test_alpha_gradient_is_that_of_the_loss(which):
+    "A finite difference of the loss along one alpha, with the channel selection held by the seed."
+    run = start_search(BLOCKS, SEARCH, CPU)
+    run.net.double()
+    batch, alpha = [x.double() for x in to_tensors(run.samplers["arch"](0), CPU)], run.net.backbone.alpha[which]
+
+    def value(shift):
+        torch.manual_seed(1)
+        with torch.no_grad(): alpha[0, 3] += shift
+        loss = classify(run.net, *batch, SEARCH).loss
+        with torch.no_grad(): alpha[0, 3] -= shift
+        return loss
+
+    grad = gradients(value(0.0), [alpha])[0][0, 3]
+    assert torch.isclose(grad, (value(1e-6) - value(-1e-6)).detach() / 2e-6, rtol=1e-5, atol=1e-9)
+
+
+def test_second_order_is_the_gradient_through_the_foreseen_step():
+    "On a real search network: finite differences of L_arch(w - step(alpha), alpha) along random directions of alpha."
+    run = start_search(BLOCKS, SEARCH, CPU)
+    run.net.double()
+    batches = {which: [x.double() for x in to_tensors(run.samplers[which](0), CPU)] for which in ("weight", "arch")}
+    alpha, weights = run.net.alpha_parameters(), run.net.weight_parameters()
+    optimiser = torch.optim.SGD(weights, lr=0.02, momentum=0.9, weight_decay=1e-3)
+
+    def loss(which, seed):
+        torch.manual_seed(seed)
+        return classify(run.net, *batches[which], SEARCH).loss
+
+    for seed in (4, 5): apply_gradients(gradients(loss("weight", seed), weights), weights, optimiser)
+    start, momentum = copies(weights), [optimiser.state[w].get("momentum_buffer", torch.zeros_like(w)).clone() for w in weights]
+    grads, ahead = unrolled_gradients(alpha, weights, lambda: loss("weight", 1), lambda: loss("arch", 2), optimiser)
+    assert same(weights, start)
+
+    def after_step(direction, size):
+        with torch.no_grad():
+            for a, d in zip(alpha, direction): a += size * d
+        slopes = gradients(loss("weight", 1), weights)
+        with torch.no_grad():
+            for w, g, m in zip(weights, slopes, momentum): w -= 0.02 * ((0 if g is None else g) + 1e-3 * w + 0.9 * m)
+        value = loss("arch", 2).item()
+        with torch.no_grad():
+            for w, s in zip(weights, start): w.copy_(s)
+            for a, d in zip(alpha, direction): a -= size * d
+        return value
+
+    assert after_step([torch.zeros_like(a) for a in alpha], 0.0) == pytest.approx(ahead.item(), rel=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    direct = gradients(loss("arch", 2), alpha)
+    for _ in range(3):
+        direction = [torch.randn(a.shape, generator=generator, dtype=a.dtype) for a in alpha]
+        slope = sum((g * d).sum() for g, d in zip(grads, direction)).item()
+        numeric = (after_step(direction, 1e-6) - after_step(direction, -1e-6)) / 2e-6
+        assert slope == pytest.approx(numeric, rel=1e-4, abs=1e-9)
+        assert abs(slope - sum((g * d).sum() for g, d in zip(direct, direction)).item()) > 1e-3 * abs(slope)
+
+
+def test_frozen_weights_get_no_gradient_and_change_none():
+    run = start_search(BLOCKS, SEARCH, CPU)
+    batch, alpha = to_tensors(run.samplers["arch"](0), CPU), run.net.alpha_parameters()
+    torch.manual_seed(0)
+    plain = gradients(classify(run.net, *batch, SEARCH).loss, alpha)
+    torch.manual_seed(0)
+    with frozen(run.net.weight_parameters()): assert same(gradients(classify(run.net, *batch, SEARCH).loss, alpha), plain)
+
+
+def test_flatness_and_cost_by_their_definitions():
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, regularisation=Regularisation(2.0, 3.0, "macs")), CPU)
+    run.net.backbone.progress = 0.25
+    alpha = {which: a.detach().double().numpy() for which, a in run.net.backbone.alpha.items()}
+    flat = np.mean([np.log(np.exp(a).sum(1)).mean() for a in alpha.values()])
+    soft = {which: np.exp(a) / np.exp(a).sum(1, keepdims=True) for which, a in alpha.items()}
+    spent = sum((soft[w] * run.costs[w].numpy()).sum() for w in soft) / sum((run.costs[w].numpy() / 8).sum() for w in soft)
+    assert regulariser(run).item() == pytest.approx(2.0 * 0.25 * flat + 3.0 * spent, rel=1e-5)
+
+
+def test_edge_weights_take_part_in_the_decision():
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, relaxation=dataclasses.replace(PLAIN, edge_normalisation=True)), CPU)
+    with torch.no_grad():
+        for b in run.net.backbone.beta.values(): b.copy_(torch.arange(14.0))
+    assert [[source for _, source in node] for node in decide(run).normal] == [[0, 1], [1, 2], [2, 3], [3, 4]]
+
+
+def test_max_skips_limits_the_decided_normal_cell():
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, max_skips=1), CPU)
+    with torch.no_grad():
+        for a in run.net.backbone.alpha.values(): a[:, PRIMITIVES.index("skip_connect")] += 3 + torch.rand(14)
+    assert sum(name == "skip_connect" for node in decide(run).normal for name, _ in node) == 1
+    assert all(name == "skip_connect" for node in decide(run).reduce for name, _ in node)
+
+
+@pytest.mark.parametrize("kind", ["single", "dual"])
+def test_a_decided_cell_inside_the_supernet_is_the_derived_cell(kind):
+    "At K = 1 the supernet with decided weights is the derived network without learnt scales."
+    torch.manual_seed(0)
+    macro, genotype = Macro(kind, 3, 4, 4), random_genotype(kind, {"single": 14, "dual": 148}[kind])
+    net, derived = Supernet(macro, 1, make_cell=plain_cell), DerivedNetwork(genotype, macro)
+    derived.stem.load_state_dict(net.stem.state_dict(), strict=False)
+    for plan, cell, decided in zip(macro.plan(), net.cells, derived.cells):
+        decided.preprocess.load_state_dict(cell.preprocess.state_dict(), strict=False)
+        nodes = getattr(genotype, plan.which)
+        numbers = [(s, i) for i in range(4) for s in range(len(nodes[0]) + i)]
+        chosen = [(numbers.index((s, i)), name) for i, node in enumerate(nodes) for name, s in node]
+        for edge, (number, name) in zip(decided.edges, chosen):
+            source = cell.edges[number].ops[name]
+            edge.load_state_dict((source[0] if "pool" in name else source).state_dict(), strict=False)
+    told = {which: decided_mixing(getattr(genotype, which), kind) for which in ("normal", "reduce")}
+    image = torch.randn(3, 1, 32, 32)
+    pools = any("pool" in name for which in ("normal", "reduce") for node in getattr(genotype, which) for name, _ in node)
+    assert not pools, "choose a genotype without pools: those are normalised in the supernet only"
+    for stride, found in net(image, told).items():
+        torch.testing.assert_close(found, derived(image)[stride], rtol=1e-4, atol=1e-4)
+
+
+def test_the_budget_is_the_number_of_batches_with_gradients(monkeypatch):
+    asked = []
+    run_params = dataclasses.replace(SEARCH, epochs=4, steps=3, warmup_epochs=2)
+    import tirnas.search as module
+    true = module.gradients
+    monkeypatch.setattr(module, "gradients", lambda *args: asked.append(1) or true(*args))
+    search(BLOCKS, run_params, CPU, report=lambda r: None)
+    assert len(asked) == batch_budget(run_params) == 4 * 3 + 2 * 3
+    assert not set(held_out(run_params)) & set(range(4 * 3))
+
+
+def test_hits_by_hand():
+    net = SearchNet(Supernet(SEARCH.macro, 2), SEARCH)
+    scores = torch.zeros(1, 3, 9, 9)
+    for t, (row, column) in enumerate(((4, 4), (0, 8), (2, 5))): scores[0, t, row, column] = 1
+    centers = torch.tensor([[[28.5, 28.5], [60.5, -3.5], [36.5, 12.5]]])
+    around = torch.cat([centers - 3, torch.full((1, 3, 2), 6.0)], -1)
+    assert hit_share(scores, around, net.classifier) == 1.0
+    around[0, 1, 0] -= 20
+    assert hit_share(scores, around, net.classifier) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("change, text", [
+    (dict(strategy="annealing"), "strategy is 'annealing': use one of darts, random, evolution, reinforce"),
+    (dict(order="third"), "order is 'third': use first or second"),
+    (dict(warmup_epochs=3), "alpha would never move"), (dict(epochs=0), "search nothing"),
+    (dict(rate=3), "K = 3 does not divide 4 channels"), (dict(rate=0), "K = 0 does not divide"),
+    (dict(max_skips=9), "max_skips is 9"),
+    (dict(order="second", weights=WeightSettings("adamw", 0.1, 0.0, 0.9, 0.0, 5.0)), "set weights.optimiser to sgd")])
+def test_bad_settings_are_one_sentence(change, text):
+    with pytest.raises(UserError, match=text) as e: dataclasses.replace(SEARCH, **change)
+    assert "\n" not in str(e.value)
+
+
+def test_bad_settings_are_refused_when_the_file_is_read(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("rate: 4 ", "rate: 5 ", 1))
+    with pytest.raises(UserError, match="K = 5 does not divide 16 channels"): load_params(SearchParams, "search", "mini", tmp_path / "params.yaml")
+
+
+def test_too_few_selected_channels_to_halve():
+    "K = channels leaves one channel in the first cells; at the first reduction the width has doubled, so two remain."
+    assert Supernet(Macro("dual", 3, 4, 4), 4)(torch.randn(2, 1, 32, 32))[8].shape[1] == 32
+    with pytest.raises(UserError, match="even number"): FusedOps(4, 1, 2)
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import dataclasses, torch
+from safetensors.torch import save_file
+from test_search import BLOCKS, EVERY, SEARCH, CPU
+from tirnas.core import use_threads
+from tirnas.search import search, start_search
+import tirnas.search
+use_threads()
+params = dataclasses.replace(SEARCH, epochs=4, steps=4, **EVERY[{which}])
+keep, runs = tirnas.search.start_search, []
+tirnas.search.start_search = lambda *args: runs.append(keep(*args)) or runs[-1]
+genotype, history = search(BLOCKS, params, CPU, "state.safetensors", "search.json", report=lambda r: print("epoch", r["epoch"], flush=True))
+genotype.save("genotype.json")
+save_file({{k: v.contiguous() for k, v in runs[0].net.state_dict().items()}}, "weights.safetensors")
+"""
+RESULTS = ("genotype.json", "search.json", "weights.safetensors", "state.safetensors")
+
+
+def start(folder, which):
+    folder.mkdir(exist_ok=True)
+    code = SCRIPT.format(paths=[str(ROOT / "tests"), str(ROOT)], which=which)
+    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-2000:]
+
+
+def unbroken(tmp_path, which):
+    "A run that nobody disturbs: how long its work takes after the start-up, and its files."
+    process = start(tmp_path / "whole", which)
+    first = process.stdout.readline()
+    begun = time.monotonic()
+    finish(process)
+    assert first == "epoch 0\n"
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("which", [0, 3], ids=["paper", "edges and dropouts"])
+def test_killed_at_random_moments_and_resumed_to_the_same_bytes(tmp_path, which):
+    "Real processes, killed by SIGKILL or asked to stop by SIGTERM at random times, ten for the paper's settings and four for others."
+    took, rng, left = unbroken(tmp_path, which), random.Random(which), {0: 10, 3: 4}[which]
+    while left:
+        process, number = start(tmp_path / "broken", which), rng.choice((signal.SIGKILL, signal.SIGTERM))
+        while not (tmp_path / "broken" / "state.safetensors").exists() and process.poll() is None: time.sleep(0.005)
+        time.sleep(rng.uniform(0, 1.2 * took) if left % 2 else rng.uniform(1.5, 4.0))
+        if process.poll() is None: process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode in (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM), err[-2000:]
+        if process.returncode == 128 + signal.SIGTERM: assert "the same command goes on from there" in out
+        left -= 1
+        if process.returncode == 0 and left:
+            for name in RESULTS: (tmp_path / "broken" / name).unlink()
+    finish(start(tmp_path / "broken", which))
+    for name in RESULTS: assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_sigterm_keeps_the_middle_of_an_epoch(tmp_path):
+    "Asked to stop, a run saves at the next step; what it noted since the epoch began is kept."
+    from tirnas.core import load_state
+    process = start(tmp_path, 0)
+    assert process.stdout.readline() == "epoch 0\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM and "stopped after step" in out, err[-2000:]
+    state = load_state(tmp_path / "state.safetensors")
+    noted = state["notes"]["weight"]["loss"]
+    assert 4 <= state["step"] < 16 and len(noted) == state["step"] % 4
+    assert len(state["history"]) == len(json.loads((tmp_path / "search.json").read_text())) == state["step"] // 4
+
+
+def test_a_first_signal_raises_a_flag_and_a_second_one_ends():
+    with pytest.raises(KeyboardInterrupt):
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            while not stop(): pass
+            assert stop() == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
