@@ -47,6 +47,10 @@ class ProxySettings:
     steps: int              # weight updates a candidate gets
     batches: int            # held-out batches that judge it
 
+    def __post_init__(self):
+        if min(self.steps, self.batches) < 1:
+            raise UserError(f"a candidate gets {self.steps} updates and {self.batches} batches to judge it: give at least 1 of each")
+
 # %% ../nbs/40b_objective.ipynb #95313a06
 @dataclasses.dataclass(frozen=True)
 class SearchParams:
@@ -103,7 +107,8 @@ def deal(sequences: Items[Sequence], params: SearchParams) -> dict[str, EpisodeS
 # %% ../nbs/40b_objective.ipynb #7b610441
 def batch_budget(params: SearchParams) -> int:
     "Count the batches that a gradient search of these settings computes gradients for."
-    return params.steps * (2 * params.epochs - params.warmup_epochs)
+    moving = params.epochs - params.warmup_epochs
+    return params.steps * (params.epochs + {"first": 1, "second": 3}[params.order] * moving)
 
 
 def held_out(params: SearchParams) -> list[int]:

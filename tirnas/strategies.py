@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 
 from .bilevel import apply_gradients, cosine_rate, gradients
-from .core import UserError, end_by, fingerprint, print_record, resume_state, save_state, seed_everything, stop_signals, write_json
+from .core import UserError, end_by, fingerprint, print_record, resume_state, save_state
+from .core import seed_everything, stop_signals, write_json
 from .data.episodes import EpisodeSampler, prefetch
 from .data.sequences import Sequence, digest
 from .nets.cost import genotype_cost
@@ -24,9 +25,9 @@ from .objective import SearchNet, SearchParams, batch_budget, classify, deal, he
 from .proposals import Trial, make_proposer
 from .search import search
 
-# %% ../nbs/41b_strategies.ipynb #dd8d5c58
+# %% ../nbs/41b_strategies.ipynb #bd51648b
 class Judgement(NamedTuple):
-    "Mean loss and mean share of hits over the training batches (`weight`) and the exam (`arch`); all None if it diverged."
+    "Mean loss and share of hits over the training batches (`weight`) and the exam (`arch`); all None if it diverged."
     loss: dict[str, float | None]
     hit: dict[str, float | None]
 
@@ -40,15 +41,16 @@ def means(batches: Iterator[tuple[float, float]]) -> tuple[float, float]:
     if not all(map(math.isfinite, losses)): raise FloatingPointError("a loss is not finite")
     return sum(losses) / len(losses), sum(hits) / len(hits)
 
-# %% ../nbs/41b_strategies.ipynb #688e1cbc
-def train_briefly(net: SearchNet, sampler: EpisodeSampler, params: SearchParams, device: torch.device) -> Iterator[tuple[float, float]]:
+# %% ../nbs/41b_strategies.ipynb #5eee354b
+def train_briefly(net: SearchNet, sampler: EpisodeSampler, params: SearchParams,
+                  device: torch.device) -> Iterator[tuple[float, float]]:
     "Train for `proxy.steps` updates with a cosine rate; yields loss and share of hits of each batch before its update."
-    parameters, steps = net.weight_parameters(), params.proxy.steps
-    optimiser = params.weights.make(parameters)
+    parameters, steps, settings = net.weight_parameters(), params.proxy.steps, params.weights
+    optimiser = settings.make(parameters)
     for step, batch in enumerate(prefetch(sampler, range(steps))):
-        for group in optimiser.param_groups: group["lr"] = cosine_rate(step, steps, params.weights.lr, params.weights.lr_min)
+        for group in optimiser.param_groups: group["lr"] = cosine_rate(step, steps, settings.lr, settings.lr_min)
         outcome = classify(net, *to_tensors(batch, device), params)
-        apply_gradients(gradients(outcome.loss, parameters), parameters, optimiser, params.weights.clip)
+        apply_gradients(gradients(outcome.loss, parameters), parameters, optimiser, settings.clip)
         yield outcome.loss.item(), outcome.hit
 
 # %% ../nbs/41b_strategies.ipynb #512f13ec
@@ -60,9 +62,10 @@ def examine(net: SearchNet, sampler: EpisodeSampler, indices: Items[int], params
         outcome = classify(net, *to_tensors(batch, device), params)
         yield outcome.loss.item(), outcome.hit
 
-# %% ../nbs/41b_strategies.ipynb #90db64d0
-def judge(genotype: Genotype, samplers: dict[str, EpisodeSampler], params: SearchParams, device: torch.device) -> Judgement:
-    "Train the genotype's network briefly on the `weight` half and examine it on the `arch` half; a function of its arguments."
+# %% ../nbs/41b_strategies.ipynb #0093facc
+def judge(genotype: Genotype, samplers: dict[str, EpisodeSampler], params: SearchParams,
+          device: torch.device) -> Judgement:
+    "Train the genotype's network briefly on the `weight` half, examine it on the `arch` half; the same each time."
     seed_everything(params.seed)
     net = SearchNet(DerivedNetwork(genotype, params.macro), params).to(device).train()
     try:
@@ -84,14 +87,14 @@ def num_candidates(params: SearchParams) -> int:
 def candidate_record(index: int, genotype: Genotype, judgement: Judgement, params: SearchParams) -> dict:
     "Plain values about candidate number `index`."
     warnings = ["the training diverged: this candidate counts as worse than any other"] if judgement == DIVERGED else []
-    return {"candidate": index, "genotype": genotype.to_json(), "loss": judgement.loss, "hit": judgement.hit, "warnings": warnings,
-            "cost": genotype_cost(genotype, params.macro, params.episodes.crop_px)._asdict()}
+    return {"candidate": index, "genotype": genotype.to_json(), "loss": judgement.loss, "hit": judgement.hit,
+            "cost": genotype_cost(genotype, params.macro, params.episodes.crop_px)._asdict(), "warnings": warnings}
 
 
 def to_trials(history: Items[dict]) -> list[Trial]:
     "What proposers need of a history."
-    losses = [record["loss"]["arch"] for record in history]
-    return [Trial(Genotype.from_json(r["genotype"]), math.inf if loss is None else loss) for r, loss in zip(history, losses)]
+    told = [(Genotype.from_json(record["genotype"]), record["loss"]["arch"]) for record in history]
+    return [Trial(genotype, math.inf if loss is None else loss) for genotype, loss in told]
 
 
 def best_genotype(history: Items[dict]) -> Genotype:
@@ -101,8 +104,9 @@ def best_genotype(history: Items[dict]) -> Genotype:
         raise UserError(f"the training of all {len(history)} candidates diverged: lower weights.lr")
     return best.genotype
 
-# %% ../nbs/41b_strategies.ipynb #489158cb
-def next_record(history: Items[dict], samplers: dict[str, EpisodeSampler], params: SearchParams, device: torch.device) -> dict:
+# %% ../nbs/41b_strategies.ipynb #bb52d39b
+def next_record(history: Items[dict], samplers: dict[str, EpisodeSampler], params: SearchParams,
+                device: torch.device) -> dict:
     "Propose the next candidate from the history, judge it if it is new, and describe it."
     proposer = make_proposer(params.strategy, params.macro.kind, params.seed, num_candidates(params))
     genotype = proposer.propose(to_trials(history))
@@ -110,9 +114,10 @@ def next_record(history: Items[dict], samplers: dict[str, EpisodeSampler], param
     judgement = known[0] if known else judge(genotype, samplers, params, device)
     return candidate_record(len(history), genotype, judgement, params)
 
-# %% ../nbs/41b_strategies.ipynb #e510ea2e
-def try_candidates(sequences: Items[Sequence], params: SearchParams, device: torch.device, checkpoint: Path | str | None = None,
-                   log: Path | str | None = None, report: Callable[[dict], None] = print_record) -> tuple[Genotype, list[dict]]:
+# %% ../nbs/41b_strategies.ipynb #0d2a1a1b
+def try_candidates(sequences: Items[Sequence], params: SearchParams, device: torch.device,
+                   checkpoint: Path | str | None = None, log: Path | str | None = None,
+                   report: Callable[[dict], None] = print_record) -> tuple[Genotype, list[dict]]:
     "Try as many candidates as the budget pays for; return the best and one record each."
     count, mark = num_candidates(params), fingerprint(params, digest(sequences), str(device))
     state = resume_state(checkpoint, mark)
@@ -124,13 +129,15 @@ def try_candidates(sequences: Items[Sequence], params: SearchParams, device: tor
             if checkpoint: save_state(checkpoint, {"fingerprint": mark, "history": history})
             if log: write_json(log, history)
             report(history[-1])
-    if len(history) < count: end_by(stop(), f"stopped after candidate {len(history)} of {count}: the same command goes on from there")
+    if len(history) < count:
+        end_by(stop(), f"stopped after candidate {len(history)} of {count}: the same command goes on from there")
     return best_genotype(history), history
 
-# %% ../nbs/41b_strategies.ipynb #cb468e74
-def find_genotype(sequences: Items[Sequence], params: SearchParams, device: torch.device, checkpoint: Path | str | None = None,
-                  log: Path | str | None = None, report: Callable[[dict], None] = print_record) -> tuple[Genotype, list[dict]]:
-    """Search by `params.strategy` and return the genotype and the history, one record an epoch (darts) or a candidate (others).
+# %% ../nbs/41b_strategies.ipynb #126431a4
+def find_genotype(sequences: Items[Sequence], params: SearchParams, device: torch.device,
+                  checkpoint: Path | str | None = None, log: Path | str | None = None,
+                  report: Callable[[dict], None] = print_record) -> tuple[Genotype, list[dict]]:
+    """Search by `params.strategy`; the genotype and the history, one record an epoch (darts) or a candidate (others).
 
     `checkpoint` is written as the search goes on, and resumed from; `log` holds the history as JSON."""
     run = search if params.strategy == "darts" else try_candidates
