@@ -119,6 +119,7 @@ def show_memory(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    "Read the arguments and run what they ask for."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="mini")
     parser.add_argument("--steps", type=int, default=7)

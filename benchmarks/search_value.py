@@ -82,6 +82,7 @@ def show(found: list[dict], genotypes: dict[str, Genotype], args: argparse.Names
 
 
 def main() -> None:
+    "Run what is left of all runs, and print them."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--genotype", type=Path, default=ROOT / "out/genotype.json")
     parser.add_argument("--prepared", type=Path, default=ROOT / "prepared")

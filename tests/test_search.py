@@ -100,44 +100,52 @@ def test_alpha_gradient_is_that_of_the_loss(which):
     assert torch.isclose(grad, (value(1e-6) - value(-1e-6)).detach() / 2e-6, rtol=1e-5, atol=1e-9)
 
 
-def test_second_order_is_the_gradient_through_the_foreseen_step():
-    "On a real search network: finite differences of L_arch(w - step(alpha), alpha) along random directions of alpha."
-    run = start_search(BLOCKS, SEARCH, CPU)
-    run.net.double()
-    batches = {which: [x.double() for x in to_tensors(run.samplers[which](0), CPU)] for which in ("weight", "arch")}
-    alpha, weights = run.net.alpha_parameters(), run.net.weight_parameters()
-    optimiser = torch.optim.SGD(weights, lr=0.02, momentum=0.9, weight_decay=1e-3)
+class Foreseen:
+    "A real search network in double precision, whose weights have had two steps of SGD with momentum."
+    def __init__(self):
+        run = start_search(BLOCKS, SEARCH, CPU)
+        self.net = run.net.double()
+        self.batches = {which: [x.double() for x in to_tensors(run.samplers[which](0), CPU)] for which in ("weight", "arch")}
+        self.alpha, self.weights = run.net.alpha_parameters(), run.net.weight_parameters()
+        self.optimiser = torch.optim.SGD(self.weights, lr=0.02, momentum=0.9, weight_decay=1e-3)
+        for seed in (4, 5): apply_gradients(gradients(self.loss("weight", seed), self.weights), self.weights, self.optimiser)
+        self.start = copies(self.weights)
+        self.momentum = [self.optimiser.state[w].get("momentum_buffer", torch.zeros_like(w)).clone() for w in self.weights]
 
-    def loss(which, seed):
+    def loss(self, which, seed):
         torch.manual_seed(seed)
-        return classify(run.net, *batches[which], SEARCH).loss
+        return classify(self.net, *self.batches[which], SEARCH).loss
 
-    for seed in (4, 5): apply_gradients(gradients(loss("weight", seed), weights), weights, optimiser)
-    start, momentum = copies(weights), [optimiser.state[w].get("momentum_buffer", torch.zeros_like(w)).clone() for w in weights]
-    grads, ahead = unrolled_gradients(alpha, weights, lambda: loss("weight", 1), lambda: loss("arch", 2), optimiser)
-    assert same(weights, start)
+    @torch.no_grad()
+    def shift(self, direction, size):
+        for a, d in zip(self.alpha, direction): a += size * d
 
-    def after_step(direction, size):
+    def after_step(self, direction, size):
+        "The architecture loss after one written-out step of the weights, with alpha moved along a direction."
+        self.shift(direction, size)
+        slopes = gradients(self.loss("weight", 1), self.weights)
         with torch.no_grad():
-            for a, d in zip(alpha, direction): a += size * d
-        slopes = gradients(loss("weight", 1), weights)
+            for w, g, m in zip(self.weights, slopes, self.momentum): w -= 0.02 * ((0 if g is None else g) + 1e-3 * w + 0.9 * m)
+        value = self.loss("arch", 2).item()
         with torch.no_grad():
-            for w, g, m in zip(weights, slopes, momentum): w -= 0.02 * ((0 if g is None else g) + 1e-3 * w + 0.9 * m)
-        value = loss("arch", 2).item()
-        with torch.no_grad():
-            for w, s in zip(weights, start): w.copy_(s)
-            for a, d in zip(alpha, direction): a -= size * d
+            for w, s in zip(self.weights, self.start): w.copy_(s)
+        self.shift(direction, -size)
         return value
 
-    assert after_step([torch.zeros_like(a) for a in alpha], 0.0) == pytest.approx(ahead.item(), rel=1e-12)
-    generator = torch.Generator().manual_seed(0)
-    direct = gradients(loss("arch", 2), alpha)
+
+def test_second_order_is_the_gradient_through_the_foreseen_step():
+    "Finite differences of L_arch(w - step(alpha), alpha) along random directions of alpha."
+    case = Foreseen()
+    grads, ahead = unrolled_gradients(case.alpha, case.weights, lambda: case.loss("weight", 1), lambda: case.loss("arch", 2), case.optimiser)
+    assert same(case.weights, case.start)
+    assert case.after_step([torch.zeros_like(a) for a in case.alpha], 0.0) == pytest.approx(ahead.item(), rel=1e-12)
+    generator, direct = torch.Generator().manual_seed(0), gradients(case.loss("arch", 2), case.alpha)
     for _ in range(3):
-        direction = [torch.randn(a.shape, generator=generator, dtype=a.dtype) for a in alpha]
-        slope = sum((g * d).sum() for g, d in zip(grads, direction)).item()
-        numeric = (after_step(direction, 1e-6) - after_step(direction, -1e-6)) / 2e-6
-        assert slope == pytest.approx(numeric, rel=1e-4, abs=1e-9)
-        assert abs(slope - sum((g * d).sum() for g, d in zip(direct, direction)).item()) > 1e-3 * abs(slope)
+        direction = [torch.randn(a.shape, generator=generator, dtype=a.dtype) for a in case.alpha]
+        along = lambda slopes: sum((g * d).sum() for g, d in zip(slopes, direction)).item()
+        numeric = (case.after_step(direction, 1e-6) - case.after_step(direction, -1e-6)) / 2e-6
+        assert along(grads) == pytest.approx(numeric, rel=1e-4, abs=1e-9)
+        assert abs(along(grads) - along(direct)) > 1e-3 * abs(along(grads))
 
 
 def test_frozen_weights_get_no_gradient_and_change_none():

@@ -213,6 +213,16 @@ def test_sampled_edges_compute_one_operation_each():
     assert all(alpha.grad.abs().sum() > 0 for alpha in net.alpha_parameters())
 
 
+@pytest.mark.parametrize("cell", [plain_cell, FusedCell])
+def test_reduced_precision_trains(cell):
+    "Under autocast both forms run forward and backward, and every parameter gets a finite gradient."
+    torch.manual_seed(0)
+    net = Supernet(Macro("dual", 3, 8, 4), 2, make_cell=cell)
+    with torch.autocast("cpu", torch.bfloat16): loss = sum(m.float().square().mean() for m in net(torch.randn(2, 1, 32, 32)).values())
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
 def test_cells_behind_the_last_map_are_not_run():
     net = Supernet(Macro("dual", 5, 4, 4), 2)
     ran = []

@@ -86,6 +86,7 @@ def sgd_step(weights: list[nn.Parameter], grads: list, optimiser: torch.optim.SG
         raise UserError("the second order foresees a step of SGD: set weights.optimiser to sgd, or order to first")
     group = optimiser.param_groups[0]
     def step(w: torch.Tensor, g: torch.Tensor | None) -> torch.Tensor:
+        "What one weight would lose."
         g = (torch.zeros_like(w) if g is None else g) + group["weight_decay"] * w.detach()
         momentum = optimiser.state.get(w, {}).get("momentum_buffer")
         return group["lr"] * (g if momentum is None else g + group["momentum"] * momentum)

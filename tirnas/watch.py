@@ -208,7 +208,7 @@ def draw_alpha_history(history: list[dict], fig=None):
     fig = sized(fig, WIDTH, 1.4 + 0.27 * len(names), "none")
     axes = fig.subplots(2, len(PRIMITIVES), sharex=True, sharey=True)
     fig.subplots_adjust(0.085, 0.085, 0.87, 0.92, wspace=0.16, hspace=0.08)
-    limit = max(BRIGHT, *(value for record in history for rows in record["mixing"].values() for row in rows for value in row))
+    limit = max([BRIGHT, *(np.max(rows) for record in history for rows in record["mixing"].values())])
     for line, which in zip(axes, CELLS):
         for op, ax in enumerate(line): image = draw_map(ax, history, which, op, limit)
         line[0].set_yticks(range(len(names)), names, fontsize=7)

@@ -80,6 +80,7 @@ class InstanceNorm(nn.Module):
         self.scale = scale
 
     def forward(self, feat_BCHW: torch.Tensor) -> torch.Tensor:
+        "Scale the maps (B, C, H, W)."
         mean_square = (feat_BCHW ** 2).mean((1, 2, 3), keepdim=True)
         return feat_BCHW * (self.scale / (mean_square + 1e-10).sqrt())
 

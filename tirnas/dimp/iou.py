@@ -39,6 +39,7 @@ class Reference(nn.Module):
         self.to8, self.to16 = linear_block(2 * dim, dim), linear_block(2 * dim, dim)
 
     def forward(self, feats: dict[int, torch.Tensor], box_Bxywh: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "Turn the maps of a train frame and its box (B, 4) into one vector for each stride."
         box = xywh_to_xyxy(box_Bxywh)[:, None]
         at8 = self.squeeze8(prroi_pool(self.conv8(feats[8]), box, 3, 8)[:, 0]).flatten(1)
         at16 = prroi_pool(self.conv16(feats[16]), box, 1, 16)[:, 0].flatten(1)

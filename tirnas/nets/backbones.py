@@ -49,6 +49,7 @@ class Block(nn.Module):
         same = stride == 1 and c_in == c_out
         self.shortcut = nn.Identity() if same else nn.Sequential(*conv_norm(c_in, c_out, 1, stride))
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        "Add path and shortcut."
         return torch.relu(self.path(x_BCHW) + self.shortcut(x_BCHW))
 
 # %% ../../nbs/25_backbones.ipynb #9e825e35
@@ -70,6 +71,7 @@ class ResNet(nn.Module):
         for m in self.modules():
             if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
     def forward(self, image_BCHW: torch.Tensor) -> dict[int, torch.Tensor]:
+        "Map images to the maps of strides 8 and 16."
         check_image(image_BCHW, self.in_channels)
         map8_BCHW = self.layer2(self.layer1(self.stem(image_BCHW)))
         return {8: map8_BCHW, 16: self.layer3(map8_BCHW)}

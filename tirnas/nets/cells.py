@@ -180,6 +180,7 @@ class CellNet(nn.Module):
         "Bring a map back from the memory order of the cells."
         return x_BCHW
     def forward(self, image_BCHW: torch.Tensor, mixing: dict[str, Mixing] | None = None) -> dict[int, torch.Tensor]:
+        "Map images (B, in_channels, H, W) to the maps (B, C, H / stride, W / stride) of `strides`."
         check_image(image_BCHW, self.macro.in_channels)
         prev = last = self.enter(self.stem(image_BCHW))
         maps = {}

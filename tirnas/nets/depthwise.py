@@ -37,12 +37,14 @@ class DepthwiseFunction(torch.autograd.Function):
     "Convolution whose two gradients are convolutions."
     @staticmethod
     def forward(ctx, x_BCHW, weight_C1kk, stride, dilation):
+        "Convolve as `depthwise_conv`, and keep what the gradients need."
         ctx.save_for_backward(x_BCHW, weight_C1kk)
         ctx.step = stride, dilation
         side = weight_C1kk.shape[-1]
         return F.conv2d(x_BCHW, weight_C1kk, None, stride, dilation * (side // 2), dilation, len(weight_C1kk))
     @staticmethod
     def backward(ctx, slope_BCHW):
+        "Turn the slope at the output into those at input and kernel."
         x_BCHW, weight_C1kk = ctx.saved_tensors
         for_input, for_weight = ctx.needs_input_grad[:2]
         return (input_gradient(slope_BCHW, weight_C1kk, x_BCHW.shape[2:], *ctx.step) if for_input else None,
@@ -51,7 +53,8 @@ class DepthwiseFunction(torch.autograd.Function):
 # %% ../../nbs/19_depthwise.ipynb #b81b25b8
 def depthwise_conv(x_BCHW: torch.Tensor, weight_C1kk: torch.Tensor, stride: int = 1, dilation: int = 1) -> torch.Tensor:
     "Convolve each channel with its own odd kernel, padded so that stride 1 keeps (H, W); stride 1 or 2."
-    if x_BCHW.is_cpu and torch.is_grad_enabled(): return DepthwiseFunction.apply(x_BCHW, weight_C1kk, stride, dilation)
+    ours = x_BCHW.is_cpu and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    if ours: return DepthwiseFunction.apply(x_BCHW, weight_C1kk, stride, dilation)
     side = weight_C1kk.shape[-1]
     return F.conv2d(x_BCHW, weight_C1kk, None, stride, dilation * (side // 2), dilation, len(weight_C1kk))
 
@@ -61,4 +64,5 @@ class DepthwiseConv(nn.Conv2d):
     def __init__(self, channels: int, kernel: int, stride: int = 1, dilation: int = 1):
         super().__init__(channels, channels, kernel, stride, dilation * (kernel // 2), dilation, channels, bias=False)
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        "Convolve each channel with its own kernel."
         return depthwise_conv(x_BCHW, self.weight, self.stride[0], self.dilation[0])

@@ -39,6 +39,7 @@ class FactorizedReduce(nn.Module):
         self.odd = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.norm = batch_norm(c_out, affine)
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        "Map (B, c_in, H, W) to (B, c_out, H / 2, W / 2)."
         x_BCHW = F.relu(x_BCHW)
         return self.norm(torch.cat([self.even(x_BCHW), self.odd(x_BCHW[:, :, 1:, 1:])], dim=1))
 
@@ -73,6 +74,7 @@ class Zero(nn.Module):
         super().__init__()
         self.stride = stride
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        "Map (B, C, H, W) to zeros."
         return torch.zeros_like(x_BCHW[:, :, ::self.stride, ::self.stride])
 
 # %% ../../nbs/20_ops.ipynb #a0bb5e2b
