@@ -24,6 +24,7 @@ lab: $(READY)
 
 notebooks: $(READY)
 	jupyter execute --inplace nbs/[0-9]*.ipynb && nbdev_export && nbdev_clean
+	@python -c 'import glob, nbformat; notebooks = {f: nbformat.read(f, 4) for f in glob.glob("nbs/[0-9]*.ipynb")}; [nbformat.write(n, f) for f, n in notebooks.items() if n.metadata.pop("widgets", None)]'
 
 bench-search: $(READY)
 	python benchmarks/search.py

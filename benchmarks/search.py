@@ -2,6 +2,7 @@
 
     python benchmarks/search.py                     the step of the mini recipe, one form after the other, three rounds
     python benchmarks/search.py --memory            peak memory of the step for K = 1, 2, 4, 8
+    python benchmarks/search.py --options           what the options of the search cost
     python benchmarks/search.py --device cuda --bf16
 
 The usual implementation has one module for each operation of each edge, asks for the gradients of all parameters in both
@@ -20,15 +21,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from tirnas.bilevel import apply_gradients, frozen, gradients
 from tirnas.core import load_params, seed_everything
+from tirnas.data.episodes import Episodes
 from tirnas.nets.depthwise import DepthwiseConv
 from tirnas.nets.fused import FusedCell
+from tirnas.nets.relaxation import PLAIN
 from tirnas.nets.supernet import Supernet, plain_cell
 from tirnas.objective import SearchNet, SearchParams, classify
+from tirnas.search import fresh_run, move_alpha, move_weights
 
 ROOT = Path(__file__).parent.parent
 FORMS = {"usual": "one module an operation, all gradients in both passes, all cells",
@@ -118,6 +123,31 @@ def show_memory(args: argparse.Namespace) -> None:
             print(f"{form:10} {rate:2} " + (found["error"] if "error" in found else f"{found['seconds']:9.3f} {found['memory']:10.0f}"))
 
 
+OPTIONS = {"first order, as the paper": {}, "second order": dict(order="second"), "auxiliary head": dict(auxiliary=0.4),
+           "sampled edges": dict(relaxation=dataclasses.replace(PLAIN, sampled=True)),
+           "sampled edges, K = 1": dict(rate=1, relaxation=dataclasses.replace(PLAIN, sampled=True)),
+           "edge normalisation": dict(relaxation=dataclasses.replace(PLAIN, edge_normalisation=True)),
+           "skip dropout, drop-path": dict(relaxation=dataclasses.replace(PLAIN, skip_dropout=0.3, drop_path=0.2))}
+
+
+def show_options(args: argparse.Namespace, params: SearchParams) -> None:
+    "Print the seconds of the two updates of a step for each option."
+    print(f"{'option':26} {'alpha, s':>9} {'weights, s':>10}")
+    p, k, side = params.episodes.num_pedestrians, params.episodes.num_frames, params.episodes.crop_px
+    boxes = np.tile([side * 0.4, side * 0.3, side * 0.2, side * 0.4], (p, k, 1))
+    batch = Episodes(np.random.default_rng(0).normal(size=(p, k, 1, side, side)).astype(np.float32), boxes, ("",) * p, np.zeros((p, k)))
+    for name, change in OPTIONS.items():
+        run, times = fresh_run(dataclasses.replace(params, **change), torch.device(args.device)), []
+        for _ in range(args.steps + 1):
+            marks = [time.perf_counter()]
+            for move in (move_alpha, move_weights):
+                move(run, {"weight": batch, "arch": batch})
+                marks.append(time.perf_counter())
+            times.append([b - a for a, b in zip(marks, marks[1:])])
+        alpha, weights = (statistics.median(column) for column in zip(*times[1:]))
+        print(f"{name:26} {alpha:9.3f} {weights:10.3f}", flush=True)
+
+
 def main() -> None:
     "Read the arguments and run what they ask for."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,6 +158,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--options", action="store_true")
     parser.add_argument("--rate", type=int)
     parser.add_argument("--form", choices=FORMS)
     args = parser.parse_args()
@@ -136,6 +167,7 @@ def main() -> None:
     if args.rate: params = dataclasses.replace(params, rate=args.rate)
     if args.form: print(json.dumps(measure(args.form, params, torch.device(args.device), args.steps, args.bf16)))
     elif args.memory: show_memory(args)
+    elif args.options: show_options(args, params)
     else: compare(args, params)
 
 
