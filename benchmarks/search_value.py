@@ -4,7 +4,7 @@
 
 Every genotype is trained from scratch with the recipe's retrain group, shortened to `--updates`, for each seed, on the same
 batches of one shard; each model then tracks the test sequences. A seed changes start values and batches. Results are kept in
-`--work`, one file a run, so that the same command goes on where it stopped. Printed are the success of every run, mean and
+`--work`, in one folder for each genotype, parameters, data and code, so that the same command goes on where it stopped. Printed are the success of every run, mean and
 standard deviation over seeds for each genotype, and the difference of the searched genotype from the mean of the random ones
 with a 95 % interval from a paired bootstrap over sequences (all seeds averaged first).
 """
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from tirnas.benchmark import run_benchmark
-from tirnas.core import load_params, use_threads, write_json
+from tirnas.core import fingerprint, load_params, use_threads, write_json
 from tirnas.data.prepare import load_index
+from tirnas.data.sequences import digest
 from tirnas.dimp.net import ModelCard, save_model
 from tirnas.evaluation import truth_of
 from tirnas.metrics import OFFICIAL
@@ -42,15 +43,16 @@ def shortened(args: argparse.Namespace, seed: int) -> RetrainParams:
 
 def one_run(name: str, text: str, seed: int, args: argparse.Namespace) -> dict:
     "Train and track one genotype with one seed, or read what an earlier call found."
-    kept = args.work / f"{name}-{seed}.json"
+    genotype, params = Genotype.from_json(text), shortened(args, seed)
+    train, tests = (load_index(args.prepared, part) for part in ("train", "test"))
+    work = args.work / fingerprint(text, params, digest(train), digest(tests))
+    kept = work / f"{name}.json"
     if kept.exists(): return json.loads(kept.read_text())
     use_threads()
-    genotype, params = Genotype.from_json(text), shortened(args, seed)
-    net, history = retrain(load_index(args.prepared, "train"), genotype, params, torch.device("cpu"), args.work / f"{name}-{seed}.safetensors")
+    net, history = retrain(train, genotype, params, torch.device("cpu"), work / "checkpoint.safetensors")
     card = ModelCard(genotype, params.macro, params.heads, params.episodes.crop_px, params.episodes.search_factor, {"seed": seed})
-    model = save_model(args.work / f"{name}-{seed}-model.safetensors", net, card)
-    tests = load_index(args.prepared, "test")
-    folder = run_benchmark(Contender.of(model, f"{name}-{seed}"), tests, args.work / "raw", 1)
+    model = save_model(work / "model.safetensors", net, card)
+    folder = run_benchmark(Contender.of(model, f"{name}-{seed}"), tests, work / "raw", 1)
     scores, _ = score_folder(folder, truth_of(tests), OFFICIAL, name)
     found = {"name": name, "seed": seed, "loss": history[-1], "success": scores["success"], "precision": scores["precision"],
              "sequences": {s: v["success"] for s, v in scores["per_sequence"].items()}}

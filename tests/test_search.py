@@ -14,19 +14,20 @@ import torch
 from conftest import ROOT
 
 from tirnas.bilevel import AdamSettings, WeightSettings, apply_gradients, frozen, gradients, unrolled_gradients
-from tirnas.core import UserError, load_params, stop_signals
+from tirnas.core import UserError, load_params, load_state, stop_signals
 from tirnas.data.crops import Augmentation
 from tirnas.data.episodes import EpisodeSettings
 from tirnas.data.sequences import Sequence
 from tirnas.dimp.net import ClassifierSettings
 from tirnas.nets.cells import Macro
 from tirnas.nets.fused import FusedOps
-from tirnas.nets.genotype import DerivedNetwork, random_genotype
+from tirnas.nets.genotype import DerivedNetwork, Genotype, discretise, random_genotype
 from tirnas.nets.ops import PRIMITIVES
-from tirnas.nets.relaxation import PLAIN, decided_mixing
+from tirnas.nets.relaxation import PLAIN, Relaxation, decided_mixing
 from tirnas.nets.supernet import Supernet, plain_cell
 from tirnas.objective import ProxySettings, Regularisation, SearchNet, SearchParams, batch_budget, classify, held_out, hit_share, to_tensors
-from tirnas.search import decide, move_alpha, move_weights, regulariser, search, start_search
+from tirnas.search import (begin_epoch, count_skips, decide, decision_gap, epoch_record, move_alpha, move_weights, regulariser, search,
+                           start_search)
 
 
 class Blocks(Sequence):
@@ -171,15 +172,76 @@ def test_edge_weights_take_part_in_the_decision():
     run = start_search(BLOCKS, dataclasses.replace(SEARCH, relaxation=dataclasses.replace(PLAIN, edge_normalisation=True)), CPU)
     with torch.no_grad():
         for b in run.net.backbone.beta.values(): b.copy_(torch.arange(14.0))
-    assert [[source for _, source in node] for node in decide(run).normal] == [[0, 1], [1, 2], [2, 3], [3, 4]]
+    assert [[source for _, source in node] for node in decide(run, 8).normal] == [[0, 1], [1, 2], [2, 3], [3, 4]]
 
 
 def test_max_skips_limits_the_decided_normal_cell():
-    run = start_search(BLOCKS, dataclasses.replace(SEARCH, max_skips=1), CPU)
+    run = start_search(BLOCKS, SEARCH, CPU)
     with torch.no_grad():
         for a in run.net.backbone.alpha.values(): a[:, PRIMITIVES.index("skip_connect")] += 3 + torch.rand(14)
-    assert sum(name == "skip_connect" for node in decide(run).normal for name, _ in node) == 1
-    assert all(name == "skip_connect" for node in decide(run).reduce for name, _ in node)
+    assert [count_skips(decide(run, limit)) for limit in (8, 1, 0)] == [8, 1, 0]
+    assert all(name == "skip_connect" for node in decide(run, 1).reduce for name, _ in node)
+    record = epoch_record(dataclasses.replace(run, params=dataclasses.replace(SEARCH, max_skips=1)), 0)
+    assert record["skips"] == 8 and count_skips(Genotype.from_json(record["genotype"])) == 1
+
+
+def test_the_temperature_takes_part_in_the_decision_between_edges():
+    "A flat edge with a clear winner and a sharp one change places with the temperature; sampled edges are ranked at temperature 1."
+    relaxation = Relaxation(False, 0.05, 0.05, False, 0.0, 0.0)
+    torch.manual_seed(0)
+    alpha = {which: torch.randn(14, 8) for which in ("normal", "reduce")}
+    for sampled, temperature in ((False, 0.05), (True, 1.0)):
+        run = start_search(BLOCKS, dataclasses.replace(SEARCH, relaxation=dataclasses.replace(relaxation, sampled=sampled)), CPU)
+        for which, a in run.net.backbone.alpha.items(): a.data = alpha[which]
+        assert decide(run, 8) == discretise(alpha["normal"] / temperature, alpha["reduce"] / temperature, "dual")
+    assert discretise(alpha["normal"] / 0.05, alpha["reduce"] / 0.05, "dual") != discretise(alpha["normal"], alpha["reduce"], "dual")
+
+
+@pytest.mark.parametrize("change", [EVERY[0], EVERY[2], EVERY[3]], ids=["paper", "sampled", "edges and dropouts"])
+def test_a_decided_alpha_has_no_gap(change):
+    "Nothing is drawn or dropped when the gap is measured, channels are the same, and the random state is left as it was."
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, **change), CPU)
+    run.net.backbone.progress = 1.0
+    genotype, before = decide(run, 8), torch.get_rng_state()
+    soft = decision_gap(run, genotype)
+    assert soft == decision_gap(run, genotype) and torch.equal(torch.get_rng_state(), before) and soft["supernet"] != soft["discrete"]
+    for which, a in run.net.backbone.alpha.items(): a.data = 500.0 * decided_mixing(getattr(genotype, which), "dual").weights_EO
+    sure = decision_gap(run, genotype)
+    assert sure["supernet"] == pytest.approx(sure["discrete"], rel=1e-6)
+
+
+def test_progress_and_rate_follow_the_epochs():
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, epochs=5, steps=2), CPU)
+    seen = []
+    for run.step in range(0, 10, 2):
+        begin_epoch(run)
+        seen.append((run.net.backbone.progress, run.weight_optimiser.param_groups[0]["lr"]))
+    assert seen == [(e / 4, pytest.approx(0.001 + 0.0495 * (1 + np.cos(np.pi * e / 5)))) for e in range(5)]
+
+
+def test_the_regulariser_moves_alpha():
+    "With a heavy cost, the first update of alpha follows the gradient of the cost alone."
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, regularisation=Regularisation(0.0, 1e6, "macs")), CPU)
+    before = copies(run.net.backbone.alpha.values())
+    slopes = gradients(regulariser(run), list(run.net.backbone.alpha.values()))
+    move_alpha(run, {which: sampler(0) for which, sampler in run.samplers.items()})
+    for a, old, slope in zip(run.net.backbone.alpha.values(), before, slopes):
+        assert torch.equal((a - old).sign()[slope.abs() > 1], -slope.sign()[slope.abs() > 1])
+
+
+def test_second_order_foresees_with_the_same_channels_and_leaves_the_generator_behind_the_architecture_pass():
+    run = start_search(BLOCKS, dataclasses.replace(SEARCH, order="second"), CPU)
+    drawn = []
+    for cell in run.net.backbone.cells:
+        true = cell.draw
+        cell.draw = lambda true=true: drawn.append(true()) or drawn[-1]
+    move_alpha(run, {which: sampler(0) for which, sampler in run.samplers.items()})
+    passes = [drawn[i:i + 2] for i in range(0, len(drawn), 2)]
+    assert len(passes) == 3 and same(passes[0], passes[2]) and not same(passes[0], passes[1])
+    behind = torch.get_rng_state()
+    first = start_search(BLOCKS, SEARCH, CPU)
+    for _ in range(2): [cell.draw() for cell in first.net.backbone.cells[:2]]
+    assert torch.equal(torch.get_rng_state(), behind)
 
 
 @pytest.mark.parametrize("kind", ["single", "dual"])
@@ -213,6 +275,7 @@ def test_the_budget_is_the_number_of_batches_with_gradients(monkeypatch):
     monkeypatch.setattr(module, "gradients", lambda *args: asked.append(1) or true(*args))
     search(BLOCKS, run_params, CPU, report=lambda r: None)
     assert len(asked) == batch_budget(run_params) == 4 * 3 + 2 * 3
+    assert batch_budget(dataclasses.replace(run_params, order="second")) == 4 * 3 + 2 * 3 * 3
     assert not set(held_out(run_params)) & set(range(4 * 3))
 
 
@@ -232,11 +295,42 @@ def test_hits_by_hand():
     (dict(order="third"), "order is 'third': use first or second"),
     (dict(warmup_epochs=3), "alpha would never move"), (dict(epochs=0), "search nothing"),
     (dict(rate=3), "K = 3 does not divide 4 channels"), (dict(rate=0), "K = 0 does not divide"),
-    (dict(max_skips=9), "max_skips is 9"),
+    (dict(max_skips=9), "max_skips is 9"), (dict(seed=-1), "seed is -1: give at least 0"), (dict(warmup_epochs=-3), "warmup_epochs is -3"),
+    (dict(hinge=-5.0), "hinge is -5.0"), (dict(label_sigma=0.0), "label_sigma is 0.0"), (dict(filter_steps=-1), "filter_steps is -1"),
     (dict(order="second", weights=WeightSettings("adamw", 0.1, 0.0, 0.9, 0.0, 5.0)), "set weights.optimiser to sgd")])
 def test_bad_settings_are_one_sentence(change, text):
     with pytest.raises(UserError, match=text) as e: dataclasses.replace(SEARCH, **change)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda: WeightSettings("sgd", -1.0, 0.0, 0.9, 0.0, 5.0), "lr is -1.0"), (lambda: WeightSettings("sgd", 0.1, 0.0, 1.5, 0.0, 5.0), "momentum is 1.5"),
+    (lambda: WeightSettings("sgd", 0.1, 0.0, 0.9, 0.0, 0.0), "clip is 0.0"), (lambda: AdamSettings(0.1, 1.5, 0.9, 0.0), "beta1 is 1.5"),
+    (lambda: Regularisation(-1.0, 0.0, "macs"), "flatness is -1.0"), (lambda: Regularisation(0.0, 0.0, "joule"), "use one of macs, ms"),
+    (lambda: ProxySettings(0, 1), "give at least 1 of each"), (lambda: Relaxation(False, 1.0, float("nan"), False, 0.0, 0.0), "above 0 and finite")])
+def test_bad_groups_are_one_sentence(make, text):
+    with pytest.raises(UserError, match=text): make()
+
+
+def test_a_search_that_diverges_says_so():
+    wild = dataclasses.replace(SEARCH, weights=dataclasses.replace(SEARCH.weights, lr=1e30))
+    with pytest.raises(UserError, match="diverged at step . .*: lower weights.lr or alpha.lr"): search(BLOCKS, wild, CPU, report=lambda r: None)
+
+
+def test_a_stale_log_and_checkpoint_are_not_taken_for_this_run(tmp_path):
+    log, checkpoint, seen = tmp_path / "log.json", tmp_path / "c.safetensors", []
+    log.write_text("[1, 2, 3]")
+    search(BLOCKS, SEARCH, CPU, checkpoint, log, report=lambda r: seen.append(len(json.loads(log.read_text()))))
+    assert seen == [1, 2, 3]
+    old = checkpoint.read_bytes()
+    search(BLOCKS, dataclasses.replace(SEARCH, seed=1), CPU, checkpoint, log, report=lambda r: None)
+    assert (tmp_path / "c.safetensors.old").read_bytes() == old != checkpoint.read_bytes()
+
+
+def test_a_finished_epoch_outlives_a_report_that_fails(tmp_path):
+    def broken(record): raise BrokenPipeError
+    with pytest.raises(BrokenPipeError): search(BLOCKS, SEARCH, CPU, tmp_path / "c", report=broken)
+    assert len(load_state(tmp_path / "c")["history"]) == 1
 
 
 def test_bad_settings_are_refused_when_the_file_is_read(tmp_path):
@@ -297,15 +391,15 @@ def unbroken(tmp_path, which):
 def test_killed_at_random_moments_and_resumed_to_the_same_bytes(tmp_path, which):
     "Real processes, killed by SIGKILL or asked to stop by SIGTERM at random times, ten for the paper's settings and four for others."
     took, rng, left = unbroken(tmp_path, which), random.Random(which), {0: 10, 3: 4}[which]
-    while left:
+    while left:         # runs that end before the signal are not counted, and start afresh
         process, number = start(tmp_path / "broken", which), rng.choice((signal.SIGKILL, signal.SIGTERM))
         while not (tmp_path / "broken" / "state.safetensors").exists() and process.poll() is None: time.sleep(0.005)
-        time.sleep(rng.uniform(0, 1.2 * took) if left % 2 else rng.uniform(1.5, 4.0))
+        time.sleep(rng.uniform(0, 0.8 * took))
         if process.poll() is None: process.send_signal(number)
         out, err = process.communicate(timeout=120)
         assert process.returncode in (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM), err[-2000:]
         if process.returncode == 128 + signal.SIGTERM: assert "the same command goes on from there" in out
-        left -= 1
+        left -= process.returncode != 0
         if process.returncode == 0 and left:
             for name in RESULTS: (tmp_path / "broken" / name).unlink()
     finish(start(tmp_path / "broken", which))
@@ -314,7 +408,6 @@ def test_killed_at_random_moments_and_resumed_to_the_same_bytes(tmp_path, which)
 
 def test_sigterm_keeps_the_middle_of_an_epoch(tmp_path):
     "Asked to stop, a run saves at the next step; what it noted since the epoch began is kept."
-    from tirnas.core import load_state
     process = start(tmp_path, 0)
     assert process.stdout.readline() == "epoch 0\n"
     process.send_signal(signal.SIGTERM)

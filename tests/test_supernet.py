@@ -10,7 +10,7 @@ from tirnas.nets.cells import Macro, num_edges, full_links
 from tirnas.nets.fused import FusedCell, copy_weights
 from tirnas.nets.mixed import Mixing
 from tirnas.nets.ops import PRIMITIVES
-from tirnas.nets.relaxation import Relaxation
+from tirnas.nets.relaxation import Relaxation, relax, settle
 from tirnas.nets.supernet import Supernet, edge_entropy, plain_cell
 
 SMALL = dict(cells=3, channels=4, stem_stride=4)
@@ -143,13 +143,36 @@ def run(net, image, mixing=None):
 
 
 @pytest.mark.parametrize("macro", LAYOUTS, ids=str)
-@pytest.mark.parametrize("rate, selection", [(1, "random"), (2, "random"), (2, "fixed")])
+@pytest.mark.parametrize("rate, selection", [(1, "random"), (2, "random"), (4, "random"), (2, "fixed")])
 def test_the_fused_form_equals_the_plain_one(macro, rate, selection):
-    "Maps and gradients to 1e-5 of their size in single precision, and to 1e-9 in double."
-    for dtype, close in ((torch.float, 1e-5), (torch.double, 1e-9)):
-        nets, image = twins(macro, rate, selection, dtype=dtype), torch.randn(3, 1, 32, 48, dtype=dtype)
-        for plain, fused in zip(*(run(net, image) for net in nets)):
-            assert plain.shape == fused.shape and (plain - fused).abs().max() < close * plain.abs().max()
+    "Maps and gradients of whole networks, in double precision, to 1e-9 of their size."
+    results = [run(net, torch.randn(3, 1, 32, 48, dtype=torch.double, generator=torch.Generator().manual_seed(0)))
+               for net in twins(macro, rate, selection, dtype=torch.double)]
+    for plain, fused in zip(*results, strict=True):
+        assert plain.shape == fused.shape and (plain - fused).abs().max() < 1e-9 * plain.abs().max()
+
+
+MINI = Macro("dual", 5, 16, 4)
+
+
+@pytest.mark.parametrize("plan", [*MINI.plan(), *Macro("single", 3, 16, 4).plan()], ids=lambda p: f"{p.which} {p.c}")
+def test_single_precision_of_a_cell(plan):
+    """Outputs and gradients of each cell of the mini recipe to 1e-5 of their size.
+
+    All but one element in a thousand: where a rectifier's input is zero up to rounding, the two forms may fall on either side."""
+    torch.manual_seed(0)
+    kind = "dual" if plan in MINI.plan() else "single"
+    plain, fused = plain_cell(kind, plan, 4, "random"), FusedCell(kind, plan, 4, "random")
+    copy_weights(plain, fused)
+    side = 96 // plan.stride * (2 if plan.reduction else 1)
+    shapes = [(4, plan.c_in_prev, *2 * [side * (2 if plan.reduction_prev else 1)]), (4, plan.c_in, side, side)][-len(plain.preprocess):]
+    inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    weights, found = torch.randn(len(plain.edges), 8).softmax(1).requires_grad_(), []
+    for cell, order in ((plain, lambda x: x), (fused, lambda x: x.transpose(0, 1))):
+        torch.manual_seed(1)
+        out = order(cell(tuple(order(x) for x in inputs), Mixing(weights)))
+        found.append([out, *torch.autograd.grad((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum(), [weights, *inputs])])
+    for want, got in zip(*found, strict=True): assert ((want - got).abs() < 1e-5 * want.abs().max()).float().mean() > 0.999
 
 
 def test_gradients_of_every_weight_equal_those_of_the_plain_form():
@@ -182,6 +205,26 @@ def test_an_edge_of_weight_zero_brings_nothing():
         assert all(not m.any() for m in net(torch.randn(2, 1, 32, 32, dtype=torch.double), told).values())
 
 
+def test_edge_weights_under_autocast():
+    net = Supernet(Macro("dual", 3, 8, 4), 2, relaxation=Relaxation(False, 1.0, 1.0, True, 0.0, 0.0))
+    with torch.autocast("cpu", torch.bfloat16): assert all(torch.isfinite(m).all() for m in net(torch.randn(2, 1, 32, 32)).values())
+
+
+def test_options_follow_the_progress_of_the_search():
+    "Skip dropout fades, drop-path grows, the temperature falls by equal factors; a draw follows the plain softmax at any temperature."
+    alpha = torch.randn(10, 8)
+    for sampled in (False, True):
+        told = {p: settle_and_relax(Relaxation(sampled, 2.0, 0.5, False, 0.4, 0.2), alpha, p) for p in (0.0, 0.5, 1.0)}
+        assert {p: (r.skip_dropout, r.drop_path) for p, (_, r) in told.items()} == {0.0: (0.4, 0.0), 0.5: (0.2, 0.1), 1.0: (0.0, 0.2)}
+        for p, temperature in ((0.0, 2.0), (0.5, 1.0), (1.0, 0.5)):
+            torch.testing.assert_close(told[p][0].weights_EO, (alpha / (1.0 if sampled else temperature)).softmax(1))
+            assert told[p][0][1:] == (None, 0.0, 0.0)
+
+
+def settle_and_relax(relaxation, alpha, progress):
+    return settle(relaxation, alpha, None, "single", progress), relax(relaxation, alpha, None, "single", progress)
+
+
 @pytest.mark.parametrize("cell", [plain_cell, FusedCell])
 def test_skip_dropout_and_dropped_paths_leave_the_mean(cell):
     "Averaged over many passes, a cell with both kinds of dropout gives what it gives without."
@@ -196,9 +239,9 @@ def test_skip_dropout_and_dropped_paths_leave_the_mean(cell):
     weights = torch.randn(10, 8).softmax(1)
     expected = node(Mixing(weights))
     for told in (Mixing(weights, None, 0.5, 0.0), Mixing(weights, None, 0.0, 0.3)):
-        passes = torch.stack([node(told).detach() for _ in range(600)])
+        passes = torch.stack([node(told).detach() for _ in range(150)])
         error = (passes.mean(0) - expected).abs()
-        assert (passes.std(0) > 0).any() and (error <= 5 * passes.std(0) / 600 ** 0.5 + 1e-5).all()
+        assert (passes.std(0) > 0).any() and (error <= 5 * passes.std(0) / 150 ** 0.5 + 1e-5).all()
 
 
 def test_sampled_edges_compute_one_operation_each():

@@ -149,7 +149,8 @@ def resume_state(path: Path | str | None, mark: str) -> dict | None:
     if path is None or not Path(path).exists(): return None
     state = load_state(path)
     if state.get("fingerprint") == mark: return state
-    print(f"{Path(path).name} belongs to a run with other parameters, data or code: starting anew")
+    kept = Path(path).replace(Path(f"{path}.old"))
+    print(f"{Path(path).name} belongs to a run with other parameters, data or code: starting anew, it is kept as {kept.name}")
     return None
 
 # %% ../nbs/00_core.ipynb #5a298f50
@@ -220,6 +221,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         received.append(number)
         for n, handler in before.items(): signal.signal(n, handler)
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    before = {n: handler for n, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     for n in before: signal.signal(n, note)
     try: yield lambda: received[0] if received else 0
     finally:

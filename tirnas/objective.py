@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .bilevel import AdamSettings, WeightSettings
+from .bilevel import AdamSettings, WeightSettings, check_ranges
 from .core import UserError
 from .data.crops import Augmentation
 from .data.episodes import Episodes, EpisodeSampler, EpisodeSettings, split_halves
@@ -38,6 +38,7 @@ class Regularisation:
     cost_unit: str          # macs: counted; ms: measured on this machine, so a rerun is not the same to the byte
 
     def __post_init__(self):
+        check_ranges(self, flatness=(0, float("inf")), cost=(0, float("inf")))
         if self.cost_unit not in COST_UNITS: raise UserError(f"cost_unit is {self.cost_unit!r}: use one of {', '.join(COST_UNITS)}")
 
 
@@ -85,6 +86,9 @@ def check_params(params: SearchParams) -> None:
     "Refuse unknown choices, a warm-up as long as the search, and a K that does not divide the channels."
     if params.strategy not in STRATEGIES:
         raise UserError(f"strategy is {params.strategy!r}: use one of {', '.join(STRATEGIES)}")
+    inf = float("inf")
+    check_ranges(params, seed=(0, inf), warmup_epochs=(0, inf), filter_steps=(0, inf), hinge=(0, inf), auxiliary=(0, inf))
+    if not params.label_sigma > 0: raise UserError(f"label_sigma is {params.label_sigma}: give a width above 0, in cells")
     if params.order not in ("first", "second"): raise UserError(f"order is {params.order!r}: use first or second")
     if min(params.epochs, params.steps) < 1:
         raise UserError(f"{params.epochs} epochs of {params.steps} steps search nothing: give at least 1 of each")

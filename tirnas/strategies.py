@@ -122,14 +122,14 @@ def try_candidates(sequences: Items[Sequence], params: SearchParams, device: tor
     count, mark = num_candidates(params), fingerprint(params, digest(sequences), str(device))
     state = resume_state(checkpoint, mark)
     history, samplers = state["history"] if state else [], deal(sequences, params)
-    if log and history: write_json(log, history)
+    if log: write_json(log, history)
     with stop_signals() as stop:
         while len(history) < count and not stop():
             history.append(next_record(history, samplers, params, device))
             if checkpoint: save_state(checkpoint, {"fingerprint": mark, "history": history})
             if log: write_json(log, history)
             report(history[-1])
-    if len(history) < count:
+    if stop():
         end_by(stop(), f"stopped after candidate {len(history)} of {count}: the same command goes on from there")
     return best_genotype(history), history
 

@@ -20,11 +20,13 @@ MANY_SKIPS = 2  # in the decided normal cell; the criterion of DARTS+ (arXiv 190
 
 def collapse(record: dict) -> list[str]:
     "Warn when the decided normal cell has two skips or more."
-    skips = sum(op == "skip_connect" for node in json.loads(record["genotype"])["normal"] for op, _ in node)
+    kept = sum(op == "skip_connect" for node in json.loads(record["genotype"])["normal"] for op, _ in node)
+    skips = record.get("skips", kept)
     if skips < MANY_SKIPS: return []
     chance = " (the weights are still flat, so it may be chance)" if is_flat(record["entropy"]["normal"]) else ""
-    return [f"the normal cell has {skips} edges with skip_connect{chance}: skips gain weight because they help the "
-            "others to train, not because they track well; use relaxation.skip_dropout or max_skips, or fewer epochs"]
+    limit = f", of which max_skips leaves {kept}" if kept < skips else ""
+    return [f"the normal cell has {skips} edges with skip_connect{limit}{chance}: skips gain weight because they help the "
+            "others to train, not because they track well; use relaxation.skip_dropout, a lower max_skips, or fewer epochs"]
 
 # %% ../nbs/40c_warnings.ipynb #6e94b476
 LOG8 = math.log(len(PRIMITIVES))
@@ -128,7 +130,9 @@ WIDE_GAP = 2.0  # loss of the decided network over that of the supernet; our cho
 def gap(record: dict, epochs: int) -> list[str]:
     "Warn when, near the end, deciding the cells costs more than the supernet's whole loss."
     found = record.get("gap") or {}
-    if not found or not is_late(record, epochs) or found["discrete"] <= WIDE_GAP * found["supernet"]: return []
+    if not found or not is_late(record, epochs): return []
+    if None in found.values(): return ["the loss on held-out episodes is no number any more: lower weights.lr or alpha.lr"]
+    if found["discrete"] <= WIDE_GAP * found["supernet"]: return []
     return [f"the decided cells have a loss of {found['discrete']:.3f}, the supernet {found['supernet']:.3f}, on "
             "the same episodes: the mixture says little about the network cut from it; search longer, lower "
             "relaxation.temperature_end, or use relaxation.sampled"]

@@ -149,7 +149,7 @@ def fan_out(fan: Fan, ops: FusedOps, x_SBHW: torch.Tensor, chosen_EK: torch.Tens
     change_GBHW = mixed_GBHW.to(rest_SBHW.dtype) - (part_GBHW if ops.stride == 1 else rest_SBHW.index_select(0, read_G))
     gates_NS = rest_SBHW.new_ones(nodes, maps)
     if mixing.edges_E is not None:
-        gate_E = mixing.edges_E[edges]
+        gate_E = mixing.edges_E[edges].to(gates_NS.dtype)
         gates_NS = gates_NS.index_put((torch.tensor(fan.feeds), torch.tensor(fan.reads)), gate_E)
         change_GBHW = change_GBHW * gate_E.repeat_interleave(ops.keep)[:, None, None, None]
     sums = (gates_NS @ rest_SBHW.reshape(maps, -1)).view(nodes * channels, *rest_SBHW.shape[1:])

@@ -63,8 +63,8 @@ class MixedOp(nn.Module):
         part_BCHW = x_BCHW.index_select(1, channels)
         rest_BCHW = x_BCHW if self.stride == 1 else F.max_pool2d(x_BCHW, 2)
         mixed_BCHW = torch.zeros_like(rest_BCHW[:, :self.keep])
-        for name, weight in zip(PRIMITIVES, weights_O.unbind()):
-            if name == "none" or weight.item() == 0: continue
+        for name, weight, size in zip(PRIMITIVES, weights_O.unbind(), weights_O.tolist()):
+            if name == "none" or size == 0: continue
             out_BCHW = self.ops[name](part_BCHW)
             if name == "skip_connect": out_BCHW = F.dropout(out_BCHW, skip_dropout)
             mixed_BCHW = mixed_BCHW + weight * out_BCHW

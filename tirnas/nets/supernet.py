@@ -49,11 +49,13 @@ class Supernet(CellNet):
         "List all other parameters, omega."
         alpha = {id(p) for p in self.alpha_parameters()}
         return [p for p in self.parameters() if id(p) not in alpha]
-    def mixing(self) -> dict[str, Mixing]:
-        'Give what "normal" and "reduce" cells are told in one pass (paper, eq. 1).'
-        relaxed = lambda which, alpha_EO: relax(self.relaxation, alpha_EO, self.beta[which] if which in self.beta else None,
-                                                self.macro.kind, self.progress)
-        return {which: relaxed(which, alpha_EO) for which, alpha_EO in self.alpha.items()}
+    def mixing(self, turn: Callable[..., Mixing] = relax) -> dict[str, Mixing]:
+        """Give what "normal" and "reduce" cells are told in one pass (paper, eq. 1).
+
+        With `settle` in place of `relax`: what they are told on average, nothing drawn or dropped."""
+        beta = {which: self.beta[which] if which in self.beta else None for which in self.alpha}
+        return {which: turn(self.relaxation, alpha_EO, beta[which], self.macro.kind, self.progress)
+                for which, alpha_EO in self.alpha.items()}
     def enter(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return x_BCHW.transpose(0, 1).contiguous() if self.channel_major else x_BCHW
     def leave(self, x_CBHW: torch.Tensor) -> torch.Tensor:
