@@ -73,14 +73,14 @@ def test_two_passes_use_different_channels():
 
 
 def test_what_the_operations_receive_are_the_channels_that_the_output_betrays():
-    "The channels are constant, so a normalised pool gives zeros at exactly the places that were read."
+    "The channels are constant, so a normalised pool gives zeros, up to rounding, at exactly the places that were read."
     torch.manual_seed(0)
     edge, received = MixedOp(12, 1, rate=3), []
     edge.ops["max_pool_3x3"].register_forward_pre_hook(lambda module, args: received.append(args[0]))
     x = torch.arange(1, 13).float().view(1, 12, 1, 1).expand(1, 12, 4, 4)
     for _ in range(10):
         out = edge(x, only("max_pool_3x3"))
-        zeroed = (out[0, :, 0, 0] == 0).nonzero().flatten()
+        zeroed = (out[0, :, 0, 0].abs() < 0.5).nonzero().flatten()
         assert torch.equal(received[-1][0, :, 0, 0] - 1, zeroed.float())
     assert len({tuple(r[0, :, 0, 0].tolist()) for r in received}) > 1
 
