@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from tirnas.bilevel import apply_gradients, frozen, gradients
-from tirnas.core import load_params, seed_everything
+from tirnas.core import UserError, load_params, seed_everything
 from tirnas.data.episodes import Episodes
 from tirnas.nets.depthwise import DepthwiseConv
 from tirnas.nets.fused import FusedCell
@@ -163,7 +163,9 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    params = load_params(SearchParams, "search", args.recipe, ROOT / "params.yaml")
+    if min(args.steps, args.rounds) < 1: parser.error("--steps and --rounds must be at least 1")
+    try: params = load_params(SearchParams, "search", args.recipe, ROOT / "params.yaml")
+    except UserError as e: parser.error(str(e))
     if args.rate: params = dataclasses.replace(params, rate=args.rate)
     if args.form: print(json.dumps(measure(args.form, params, torch.device(args.device), args.steps, args.bf16)))
     elif args.memory: show_memory(args)

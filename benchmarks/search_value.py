@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tirnas.benchmark import run_benchmark
-from tirnas.core import fingerprint, load_params, use_threads, write_json
+from tirnas.core import UserError, fingerprint, load_params, use_threads, write_json
 from tirnas.data.prepare import load_index
 from tirnas.data.sequences import digest
 from tirnas.dimp.net import ModelCard, save_model
@@ -95,7 +95,9 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    searched = Genotype.load(args.genotype)
+    if min(args.seeds, args.random) < 2: parser.error("--seeds and --random must be at least 2: a spread is asked for")
+    try: searched, _ = Genotype.load(args.genotype), shortened(args, 0)
+    except UserError as e: parser.error(str(e))
     genotypes = {"searched": searched, **{f"random{i}": random_genotype(searched.kind, 100 + i) for i in range(args.random)}}
     runs = [(name, g.to_json(), seed, args) for seed in range(args.seeds) for name, g in genotypes.items()]
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool: found = list(pool.map(one_run, *zip(*runs)))

@@ -1241,5 +1241,6 @@ d = { 'settings': { 'branch': 'main',
                                 'tirnas.widgets.SearchWatcher.refresh': ('widgets.html#searchwatcher.refresh', 'tirnas/widgets.py'),
                                 'tirnas.widgets.SearchWatcher.watch': ('widgets.html#searchwatcher.watch', 'tirnas/widgets.py'),
                                 'tirnas.widgets.age_text': ('widgets.html#age_text', 'tirnas/widgets.py'),
+                                'tirnas.widgets.locate': ('widgets.html#locate', 'tirnas/widgets.py'),
                                 'tirnas.widgets.png': ('widgets.html#png', 'tirnas/widgets.py'),
                                 'tirnas.widgets.status_html': ('widgets.html#status_html', 'tirnas/widgets.py')}}}
