@@ -11,13 +11,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from blocks import BLOCKS, CPU, EPISODES
 from conftest import ROOT
 
 from tirnas.bilevel import AdamSettings, WeightSettings, apply_gradients, frozen, gradients, unrolled_gradients
 from tirnas.core import UserError, load_params, load_state, stop_signals
 from tirnas.data.crops import Augmentation
-from tirnas.data.episodes import EpisodeSettings
-from tirnas.data.sequences import Sequence
 from tirnas.dimp.net import ClassifierSettings
 from tirnas.nets.cells import Macro
 from tirnas.nets.fused import FusedOps
@@ -30,23 +29,11 @@ from tirnas.search import (begin_epoch, count_skips, decide, decision_gap, epoch
                            start_search)
 
 
-class Blocks(Sequence):
-    "A warm block that walks over fixed noise, in memory."
-    def frame(self, t):
-        size = int(self.name[-2:])
-        ground = np.random.default_rng(size).normal(80, 8, (60, 96))
-        ground[20:20 + 2 * size, 10 + t:10 + t + size] += 60
-        return ground.astype(np.uint8)
-
-
-BLOCKS = [Blocks(f"block_{s:02d}", tuple(range(30)), np.array([[10.0 + t, 20, s, 2 * s] for t in range(30)])) for s in range(7, 13)]
-EPISODES = EpisodeSettings(num_pedestrians=2, num_frames=4, crop_px=64, search_factor=4.0, max_gap=10, center_jitter=2.0, scale_jitter=0.2)
 SEARCH = SearchParams(seed=0, strategy="darts", epochs=3, steps=2, warmup_epochs=1, order="first", rate=2, selection="random", filter_steps=2,
                       label_sigma=1.0, hinge=10.0, auxiliary=0.0, max_skips=8, relaxation=PLAIN, regularisation=Regularisation(0.0, 0.0, "macs"),
                       proxy=ProxySettings(2, 2), macro=Macro("dual", 3, 4, 4), heads=ClassifierSettings(8, 16, 4), episodes=EPISODES,
                       augmentation=Augmentation(flip=0.5), weights=WeightSettings("sgd", 0.1, 0.001, 0.9, 3e-4, 5.0),
                       alpha=AdamSettings(0.02, 0.5, 0.999, 1e-3))
-CPU = torch.device("cpu")
 EVERY = [dict(), dict(order="second"), dict(relaxation=dataclasses.replace(PLAIN, sampled=True, temperature=2.0, temperature_end=0.2)),
          dict(relaxation=dataclasses.replace(PLAIN, edge_normalisation=True, skip_dropout=0.3, drop_path=0.2)), dict(auxiliary=0.4),
          dict(regularisation=Regularisation(0.5, 0.5, "macs")), dict(selection="fixed")]
@@ -350,7 +337,8 @@ import sys
 sys.path[:0] = {paths!r}
 import dataclasses, torch
 from safetensors.torch import save_file
-from test_search import BLOCKS, EVERY, SEARCH, CPU
+from blocks import BLOCKS, CPU
+from test_search import EVERY, SEARCH
 from tirnas.core import use_threads
 from tirnas.search import search, start_search
 import tirnas.search

@@ -13,13 +13,13 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import torch
+from blocks import BLOCKS, CPU
 from conftest import ENV, ROOT
 
 from tirnas.bilevel import AdamSettings, WeightSettings
 from tirnas.core import UserError
 from tirnas.data.crops import Augmentation
 from tirnas.data.episodes import EpisodeSampler, EpisodeSettings
-from tirnas.data.sequences import Sequence
 from tirnas.dimp.net import ClassifierSettings
 from tirnas.nets.cells import Macro, full_links
 from tirnas.nets.cost import count_macs, count_parameters
@@ -225,15 +225,6 @@ def test_evolution_starts_with_the_draws_of_chance():
     assert trials[10].genotype not in [t.genotype for t in run(RandomCells("dual", 2), 12, planted_loss(0))]
 
 
-class Blocks(Sequence):
-    "A warm block that walks over fixed noise, in memory."
-    def frame(self, t):
-        size = int(self.name[-2:])
-        ground = np.random.default_rng(size).normal(80, 8, (60, 96))
-        ground[20:20 + 2 * size, 10 + t:10 + t + size] += 60
-        return ground.astype(np.uint8)
-
-
 class Noted(EpisodeSampler):
     "A sampler that writes down which batches were asked for."
     def __call__(self, step):
@@ -241,8 +232,6 @@ class Noted(EpisodeSampler):
         return super().__call__(step)
 
 
-BOXES = {size: np.array([[10.0 + t, 20, size, 2 * size] for t in range(30)]) for size in range(7, 13)}
-BLOCKS = [Blocks(f"block_{size:02d}", tuple(range(30)), boxes) for size, boxes in BOXES.items()]
 PARAMS = SearchParams(
     seed=0, strategy="evolution", epochs=5, steps=4, warmup_epochs=2, order="first", rate=2, selection="random",
     filter_steps=2, label_sigma=0.9, hinge=10.0, auxiliary=0.0, max_skips=8, proxy=ProxySettings(3, 2),
@@ -250,7 +239,6 @@ PARAMS = SearchParams(
     heads=ClassifierSettings(8, 16, 4), episodes=EpisodeSettings(2, 4, 64, 4.0, 10, 2.0, 0.2),
     augmentation=Augmentation(flip=0.5), weights=WeightSettings("sgd", 0.1, 0.001, 0.9, 3e-4, 5.0),
     alpha=AdamSettings(0.02, 0.5, 0.999, 1e-3))
-CPU = torch.device("cpu")
 QUIET = lambda record: None
 
 
@@ -367,7 +355,8 @@ CHILD = """
 import sys, torch
 sys.path.insert(0, "tests")
 from tirnas.core import use_threads
-from test_strategies import BLOCKS, CPU, MANY, find_genotype
+from blocks import BLOCKS, CPU
+from test_strategies import MANY, find_genotype
 use_threads()
 find_genotype(BLOCKS, MANY, CPU, sys.argv[1], sys.argv[2], lambda record: print(record["candidate"], flush=True))
 """

@@ -4,32 +4,21 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from blocks import BLOCKS, CPU, EPISODES
 
-from tirnas.bilevel import AdamSettings, WeightSettings, apply_gradients, gradients
+from tirnas.bilevel import gradients
 from tirnas.boxes import iou
 from tirnas.core import UserError
 from tirnas.data.crops import Augmentation, crop_frame, normalise, search_window
-from tirnas.data.episodes import EpisodeSampler, EpisodeSettings, draw_frames, split_halves, usable_frames
+from tirnas.data.episodes import EpisodeSampler, draw_frames, split_halves, usable_frames
 from tirnas.data.layouts import Place
 from tirnas.data.sequences import Sequence
-from tirnas.dimp.net import ClassifierSettings, HeadSettings
+from tirnas.dimp.net import HeadSettings
 from tirnas.losses import LossWeights, batch_hard_triplet, center_loss, classification_loss, hinge_loss, joint_loss, overlap_loss
 from tirnas.nets.cells import Macro
 from tirnas.objective import to_tensors
 
 
-class Blocks(Sequence):
-    "A warm block that walks over fixed noise, in memory."
-    def frame(self, t):
-        size = int(self.name[-2:])
-        ground = np.random.default_rng(size).normal(80, 8, (60, 96))
-        ground[20:20 + 2 * size, 10 + t:10 + t + size] += 60
-        return ground.astype(np.uint8)
-
-
-BLOCKS = [Blocks(f"block_{s:02d}", tuple(range(30)), np.array([[10.0 + t, 20, s, 2 * s] for t in range(30)])) for s in range(7, 13)]
-EPISODES = EpisodeSettings(num_pedestrians=2, num_frames=4, crop_px=64, search_factor=4.0, max_gap=10, center_jitter=2.0, scale_jitter=0.2)
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 9, 40])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from matplotlib.figure import Figure
-from test_search import BLOCKS, CPU, SEARCH
+from blocks import BLOCKS, CPU
+from test_search import SEARCH
 
 from tirnas.core import UserError, write_json
 from tirnas.nets.cells import full_links, state_name
