@@ -1,6 +1,7 @@
 # Two commands do it all:  make repro  (data -> search -> retrain -> track -> scores)   and   make test
 # make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results;
-# make bench-search times a step of the search against the usual implementation.
+# make bench-search times a step of the search against the usual implementation; make bench-track prints success, speed and
+# cost of every known model beside CSRT and a DiMP-18 (ARGS="--help" says what else it can be asked).
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
@@ -8,7 +9,7 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_NUM_THREADS := 1
 READY := .venv/.ready
 
-.PHONY: help repro test lab notebooks bench-search clean
+.PHONY: help repro test lab notebooks bench-search bench-track clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -29,6 +30,9 @@ notebooks: $(READY)
 bench-search: $(READY)
 	python benchmarks/search.py
 	python benchmarks/search.py --memory
+
+bench-track: $(READY)
+	python benchmarks/track.py $(ARGS)
 
 clean:
 	rm -rf out prepared checkpoints runs/*.ipynb

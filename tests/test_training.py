@@ -1,5 +1,6 @@
 """Episodes, losses, search and retraining: brute force, disjoint groups, exact resumption."""
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from tirnas.data.crops import Augmentation, crop_frame, normalise, search_window
 from tirnas.data.episodes import EpisodeSampler, draw_frames, split_halves, usable_frames
 from tirnas.data.layouts import Place
 from tirnas.data.sequences import Sequence
-from tirnas.dimp.net import HeadSettings
-from tirnas.losses import LossWeights, batch_hard_triplet, center_loss, classification_loss, hinge_loss, joint_loss, overlap_loss
+from tirnas.dimp.net import HeadSettings, Judged
+from tirnas.losses import LossWeights, batch_hard_triplet, center_loss, classification_loss, hinge_loss, joint_loss, overlap_loss, shift_loss
 from tirnas.nets.cells import Macro
 from tirnas.objective import to_tensors
 
@@ -89,7 +90,14 @@ def test_other_losses_by_hand():
     assert torch.isclose(center_loss(a, b), ((a - b) ** 2).sum() / 6)
     boxes, proposals = torch.tensor([[[10.0, 10, 20, 40]]]), torch.tensor([[[[15.0, 10, 20, 40], [0, 0, 5, 5]]]])
     expected = ((0.2 - (2 * iou(proposals, boxes[:, :, None]) - 1)) ** 2).mean()
-    assert torch.isclose(overlap_loss(torch.full((1, 1, 2), 0.2), proposals, boxes), expected)
+    shifts = torch.full((1, 1, 2, 4), 0.03)
+    judged = Judged(proposals, torch.full((1, 1, 2), 0.2), shifts)
+    assert torch.isclose(overlap_loss([judged, judged], boxes), expected)
+    way = [[[(c2 - c1) / s for c1, c2, s in zip(q[:2] + q[2:] / 2, b[:2] + b[2:] / 2, q[2:])] + [math.log(t / s) for s, t in zip(q[2:], b[2:])]
+            for q, b in zip(proposals[0, 0], boxes[0, 0].expand(2, 4))]]
+    error = (shifts[0] - torch.tensor(way)).abs()
+    huber = torch.where(error < 0.1, error ** 2 / 0.2, error - 0.05).mean()
+    assert torch.isclose(shift_loss([judged], boxes), huber)
 
 
 def test_joint_loss_is_differentiable_everywhere():
@@ -99,5 +107,5 @@ def test_joint_loss_is_differentiable_everywhere():
     net = TrackingNet(DerivedNetwork(random_genotype("single", 3), Macro("single", 3, 4, 4)), HeadSettings(8, 16, 4, 16))
     images, boxes = to_tensors(EpisodeSampler(BLOCKS, EPISODES, Augmentation(), 0)(0), CPU)
     proposals = draw_proposals(boxes[:, 2:], 4, torch.Generator().manual_seed(0))
-    loss, _ = joint_loss(net, images, boxes, proposals, LossWeights(1, 1, 1, 1, 1, 0.3, 1.0), 2)
+    loss, _ = joint_loss(net, images, boxes, proposals, LossWeights(1, 1, 1, 1, 1, 0.3, 1.0, 1), 2)
     assert all(g is not None and torch.isfinite(g).all() for g in gradients(loss, list(net.parameters())))

@@ -17,6 +17,7 @@ import random
 import signal
 import tempfile
 import threading
+import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,10 +158,13 @@ def resume_state(path: Path | str | None, mark: str) -> dict | None:
 def _checked(where: str, value, kind: type):
     if dataclasses.is_dataclass(kind): return params_from_dict(kind, value, where)
     if kind is float and type(value) is int: return float(value)
+    if types.NoneType in (either := typing.get_args(kind)):
+        return None if value is None else _checked(where, value, next(k for k in either if k is not types.NoneType))
     if typing.get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_checked(where, v, typing.get_args(kind)[0]) for v in value)
     if type(value) is not kind:
-        raise UserError(f"{where} is {value!r}: it must be of type {getattr(kind, '__name__', kind)}")
+        hint = ", and YAML reads 1e-3 as text: write 1.0e-3 or 0.001" if kind is float and isinstance(value, str) else ""
+        raise UserError(f"{where} is {value!r}: it must be of type {getattr(kind, '__name__', kind)}{hint}")
     return value
 
 # %% ../nbs/00_core.ipynb #a3a0ee08

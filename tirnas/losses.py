@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARPNESS', 'foreground_logit', 'classification_loss', 'hinge_loss', 'batch_hard_triplet', 'center_loss',
-           'peak_boxes', 'predicted_boxes', 'overlap_loss', 'LossWeights', 'score_losses', 'joint_loss']
+           'peak_boxes', 'predicted_boxes', 'overlap_loss', 'shift_loss', 'LossWeights', 'score_losses', 'joint_loss']
 
 # %% ../nbs/40_losses.ipynb #d8d5f590
 import dataclasses
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 
 from .boxes import iou, xywh_to_cxcywh, cxcywh_to_xywh
 from .dimp.filter import gaussian_label, from_score_cells
-from .dimp.net import Outputs, TrackingNet
+from .dimp.iou import shift_to
+from .dimp.net import Judged, Outputs, TrackingNet
 
 # %% ../nbs/40_losses.ipynb #e565c231
 SHARPNESS = 8.0
@@ -60,21 +61,27 @@ def peak_boxes(scores_THW: torch.Tensor, sizes_T2: torch.Tensor, stride: int, fi
     cells = torch.stack([peak % scores_THW.shape[2], peak // scores_THW.shape[2]], -1).to(sizes_T2.dtype)
     return cxcywh_to_xywh(torch.cat([from_score_cells(cells, stride, filter_size), sizes_T2], -1))
 
-# %% ../nbs/40_losses.ipynb #804a4bbe
+# %% ../nbs/40_losses.ipynb #26d8ecca
 @torch.no_grad()
-def predicted_boxes(net: TrackingNet, out: Outputs, boxes_PKxywh: torch.Tensor, proposals_PTNxywh: torch.Tensor):
-    "Boxes (P T, 4): the best proposal where the branch gives it more than one half overlap, else the peak's."
+def predicted_boxes(net: TrackingNet, out: Outputs, boxes_PKxywh: torch.Tensor) -> torch.Tensor:
+    "Boxes (P T, 4): the best of the branch's own boxes where the branch gives it more than one half overlap, else the peak's."
     half = boxes_PKxywh.shape[1] // 2
     sizes = boxes_PKxywh[:, :1, 2:].expand(-1, boxes_PKxywh.shape[1] - half, -1).flatten(0, 1)
     peaks = peak_boxes(out.scores[-1].flatten(0, 1), sizes, net.heads.cls_stride, net.heads.filter_size)
-    value, best = out.overlaps_PTN.flatten(0, 1).max(1)
-    chosen = proposals_PTNxywh.flatten(0, 1)[torch.arange(len(best), device=best.device), best]
+    value, best = out.rounds[-1].overlaps_PTN.flatten(0, 1).max(1)
+    chosen = out.rounds[-1].boxes_PTNxywh.flatten(0, 1)[torch.arange(len(best), device=best.device), best]
     return torch.where(value[:, None] > 0, chosen, peaks)
 
-# %% ../nbs/40_losses.ipynb #c6a43131
-def overlap_loss(overlaps_PTN: torch.Tensor, proposals_PTNxywh: torch.Tensor, boxes_PTxywh: torch.Tensor) -> torch.Tensor:
-    "Mean squared error of predicted 2 IoU - 1 of proposals (P, T, N, 4) for true boxes (P, T, 4)."
-    return F.mse_loss(overlaps_PTN, 2 * iou(proposals_PTNxywh, boxes_PTxywh[:, :, None]) - 1)
+# %% ../nbs/40_losses.ipynb #86533d14
+def overlap_loss(rounds: list[Judged], boxes_PTxywh: torch.Tensor) -> torch.Tensor:
+    "Mean squared error of predicted 2 IoU - 1 for true boxes (P, T, 4), mean over the rounds."
+    return sum(F.mse_loss(r.overlaps_PTN, 2 * iou(r.boxes_PTNxywh, boxes_PTxywh[:, :, None]) - 1) for r in rounds) / len(rounds)
+
+# %% ../nbs/40_losses.ipynb #9ff41289
+def shift_loss(rounds: list[Judged], boxes_PTxywh: torch.Tensor) -> torch.Tensor:
+    "Smooth L1 error of the predicted shifts to true boxes (P, T, 4), mean over the rounds."
+    target = boxes_PTxywh[:, :, None]
+    return sum(F.smooth_l1_loss(r.shifts_PTN4, shift_to(r.boxes_PTNxywh, target), beta=0.1) for r in rounds) / len(rounds)
 
 # %% ../nbs/40_losses.ipynb #5adb0662
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +91,10 @@ class LossWeights:
     triplet: float
     center: float           # lambda
     hinge: float            # on each iterate of the filter
-    overlap: float          # box branch
+    overlap: float          # overlap predicted by the box branch
     margin: float           # of the triplets
     label_sigma: float      # width of the score label, cells
+    shift: float            # way to the target predicted by the box branch; DiMP has none
 
 # %% ../nbs/40_losses.ipynb #e679469c
 def score_losses(scores: list[torch.Tensor], centers_PT2: torch.Tensor, sigma: float) -> dict[str, torch.Tensor]:
@@ -102,10 +110,10 @@ def joint_loss(net: TrackingNet, images_PKCHW, boxes_PKxywh, proposals_PTNxywh, 
     half = boxes_PKxywh.shape[1] // 2
     tests = boxes_PKxywh[:, half:]
     terms = score_losses(out.scores, net.classifier.centers(tests), weights.label_sigma)
-    terms["overlap"] = overlap_loss(out.overlaps_PTN, proposals_PTNxywh, tests)
+    terms["overlap"], terms["shift"] = overlap_loss(out.rounds, tests), shift_loss(out.rounds, tests)
     embed = net.classifier.embed(out.feat_PKDHW.flatten(0, 1), boxes_PKxywh.flatten(0, 1)).unflatten(0, boxes_PKxywh.shape[:2])
     terms["triplet"] = batch_hard_triplet(embed, weights.margin)
-    guess = predicted_boxes(net, out, boxes_PKxywh, proposals_PTNxywh)
+    guess = predicted_boxes(net, out, boxes_PKxywh)
     at_guess = net.classifier.embed(out.feat_PKDHW[:, half:].flatten(0, 1), guess)
     terms["center"] = center_loss(at_guess, embed[:, half:].flatten(0, 1))
     return sum(getattr(weights, name) * term for name, term in terms.items()), terms

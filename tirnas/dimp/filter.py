@@ -92,10 +92,11 @@ class FilterInitialiser(nn.Module):
         super().__init__()
         self.size, self.stride = size, stride
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
-        nn.init.normal_(self.conv.weight, std=math.sqrt(2 / (9 * dim)))
+        nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, feat_BTDHW: torch.Tensor, boxes_BTxywh: torch.Tensor) -> torch.Tensor:
+        "Pool the convolved features from the boxes and average over T."
         feat = self.conv(feat_BTDHW.flatten(0, 1))
         boxes = xywh_to_xyxy(boxes_BTxywh).flatten(0, 1)[:, None]
         pooled = prroi_pool(feat, boxes, self.size, self.stride)[:, 0]

@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         super().__init__()
         if depth not in RESNETS: raise UserError(f"no ResNet of depth {depth!r}: use 18 or 50")
         kind, repeats = RESNETS[depth]
-        self.in_channels = in_channels
+        self.depth, self.in_channels = depth, in_channels
         self.stem = nn.Sequential(*conv_norm(in_channels, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
         out = [EXPANSION[kind] * width for width in (64, 128, 256)]
         self.layer1 = make_layer(kind, 64, 64, 1, repeats[0])
