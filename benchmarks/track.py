@@ -13,8 +13,8 @@ sequences; `all` averages the starts of a sequence first. `--shifts` moves the f
 Speed: a tracker runs in a process of its own on frames read before, one process after the other, interleaved over rounds;
 torch and OpenCV get the same number of threads. Starting and the first update of each sequence are timed apart.
 
-DiMP-18 is ResNet-18 with DiMP's head and box branch in our framework, weights random, on crops of the same size as the
-model's. It refines its box and learns in every frame, as it would on a target that is never lost and has no rival, and
+DiMP-18 is ResNet-18 with DiMP's sizes of head and box branch in our framework, weights random, on crops of the same size
+as the model's; it lacks the residual block of the published head (1.18 M parameters), so it is the lighter one. It refines its box and learns in every frame, as it would on a target that is never lost and has no rival, and
 its box keeps its size, so that random weights cannot make it faster or slower.
 
 MACs: of convolutions and matrix products, backward passes of the ascent included; steps of the filter beside a distractor
@@ -315,10 +315,11 @@ def goal_rows(label: str, card: ModelCard, scores: dict[str, dict], fps: dict, t
     for data, found in scores.items():
         success, gap, floor = found[label]
         text, far = f"{success:.3f}, {FLOOR} {floor:.3f}", success > floor
-        if gap is None: rows.append((f"{data}: success", f"above {FLOOR}'s", text, far))
+        figure = f"success on {Path(data).name}"
+        if gap is None: rows.append((figure, f"above {FLOOR}'s", text, far))
         else:
             text += ", difference {:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)
-            rows.append((f"{data}: success", f"0.10 above {FLOOR}, interval above 0", text, gap[0] >= 0.1 and gap[1] > 0))
+            rows.append((figure, f"0.10 above {FLOOR}, interval above 0", text, gap[0] >= 0.1 and gap[1] > 0))
     for threads in sorted({n for _, n in fps}):
         ours, theirs, other = (fps[name, threads] for name in (label, FLOOR, dimp))
         figure = f"frames/s, {threads} thread(s)"

@@ -151,14 +151,16 @@ def test_parts_add_up_to_what_a_tracker_computes(way):
     assert counted == [bench.cost_rows(net, card)[-1].macs] * 3
 
 
-def test_the_dimp_beside_a_model_sees_the_same_crops_and_has_the_published_size(tmp_path):
+def test_the_dimp_beside_a_model_sees_the_same_crops_and_has_dimps_sizes(tmp_path):
     like = dataclasses.replace(small_card(), crop_px=96, search_factor=4.5)
     path = bench.save_dimp(tmp_path, like)
     net, card = bench.load_model(path)
     assert path.stem == bench.dimp_label(like) and (card.crop_px, card.search_factor) == (96, 4.5)
     held = bench.parameters(net)
-    # The reference documents of DiMP-18, less the two more channels of a colour image's first layer, plus four shifts.
-    known = {"classifier head": 589_824, "box maps": 2_067_456, "filter update": 302}
+    # By hand: a 3x3 convolution of 256 channels; the published convolutions and layers of the box branch, and four shifts.
+    maps = sum(9 * c * 256 + 9 * 256 * 256 + 2 * 3 * 256 for c in (128, 256))
+    proposals = (25 + 9) * 256 * 256 + 2 * 3 * 256 + 513 + 4 * 513
+    known = {"classifier head": 9 * 256 * 256, "box maps": maps, "box proposals": proposals, "filter update": 302}
     assert {part: held[part] for part in known} == known and sum(held.values()) == count_parameters(net)
 
 
