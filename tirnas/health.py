@@ -6,7 +6,7 @@
 __all__ = ['MOST', 'OTHERS', 'VANISHED', 'PATIENCE', 'UNMOVED', 'FALLEN', 'by_source', 'hold_out', 'first_frames', 'clip_success',
            'mean_success', 'epochs_done', 'validation', 'loss_terms', 'checked', 'show_health', 'vanishing', 'unmoved',
            'overlearned', 'health_warnings', 'embed_targets', 'Triplet', 'hardest_triplets', 'show_triplets',
-           'descent_maps', 'show_descent']
+           'descent_maps', 'show_descent', 'frame_work', 'part_costs']
 
 # %% ../nbs/62b_health.ipynb #5d8d29aa
 import hashlib
@@ -22,12 +22,14 @@ import torch
 from .core import UserError
 from .data.episodes import Episodes, is_still, usable_frames
 from .data.sequences import Sequence, to_file
-from .dimp.filter import apply_filter, from_score_cells
+from .dimp.card import ModelCard
+from .dimp.filter import apply_filter
 from .dimp.net import TrackingNet, classify_episodes
 from .losses import LossWeights
 from .metrics import headline, score_sequence
 from .nets.cost import CostRow, count_parameters, macs_of, measuring
 from .nets.genotype import Genotype
+from .refine import refine
 from .retrain import RetrainParams
 from .show import film_strip, show_curves, show_frame
 from .tracker import Tracker
@@ -119,7 +121,12 @@ def show_health(history: Items[dict]):
     show_curves(epochs, {"": column("lr")}, "epoch", "learning rate", axes[1, 0])
     times, success = checked(history)
     show_curves(times, {"": success}, "epoch", "validation success AUC", axes[1, 1])
-    for ax in axes[0]: ax.set_yscale("log")
+    axes[0, 0].legend(fontsize=6, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    for ax in axes[0]:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(plt.LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        ax.tick_params(which="both", labelsize=7)
     for ax in axes.flat: ax.xaxis.get_major_locator().set_params(integer=True)
     for line in [line for ax in axes.flat for line in ax.lines]: line.set(marker=".", ms=5)
     axes[1, 1].set(xlim=axes[1, 0].get_xlim(), ylim=(0, 1))
@@ -232,3 +239,28 @@ def show_descent(net: TrackingNet, batch: Episodes, maps: torch.Tensor, target: 
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"step {i}: peak {scores.max():.2f}", fontsize=8)
     return fig
+
+# %% ../nbs/62b_health.ipynb #5de3f72d
+def frame_work(net: TrackingNet, card: ModelCard) -> dict[str, Callable]:
+    "What each part computes in a frame of tracking, `filter update` in one with an update."
+    track, crop, side = card.track, torch.zeros(1, 1, card.crop_px, card.crop_px), card.crop_px
+    classifier, branch, box = net.classifier, net.box_branch, torch.tensor([[0.4, 0.3, 0.2, 0.4]]) * side
+    feats, generator = net.backbone(crop), torch.Generator().manual_seed(0)
+    feat, vectors = classifier.features(feats), branch.reference(feats, box)
+    first = classifier.initialiser(feat[None], box[None])
+    full = (t.expand(track.memory.size, *t.shape[1:])[None] for t in (feat, classifier.centers(box)))
+    learn = lambda samples=tuple(full): classifier.optimiser(first, *samples, track.update_steps)
+    fit = lambda: refine(branch, branch.prepare(feats), vectors, box[0].numpy(), track.box, generator)
+    return {"backbone": lambda: net.backbone(crop), "classifier": lambda: apply_filter(first, classifier.features(feats)[None]),
+            "filter update": learn, "box branch": fit if track.box.size_from in ("shift", "ascent") else lambda: None}
+
+
+def part_costs(net: TrackingNet, card: ModelCard) -> list[CostRow]:
+    "Parameters of each part of a network on the CPU, and its multiply-accumulates in a mean frame; the last row is the total."
+    with measuring(net): macs = {part: macs_of(call) for part, call in frame_work(net, card).items()}
+    macs["filter update"] //= card.track.update_every
+    sizes = {part: count_parameters(m) for part, m in (("backbone", net.backbone), ("filter update", net.classifier.optimiser),
+                                                       ("box branch", net.box_branch))}
+    sizes["classifier"] = count_parameters(net) - sum(sizes.values())
+    rows = [CostRow(part, sizes[part], macs[part]) for part in macs]
+    return [*rows, CostRow("total", count_parameters(net), sum(macs.values()))]

@@ -17,12 +17,11 @@ from .dimp.online import BoxSettings
 # %% ../nbs/46_refine.ipynb #a8a0665c
 def start_boxes(box_xywh: np.ndarray, settings: BoxSettings, generator: torch.Generator) -> torch.Tensor:
     "Boxes (num_boxes, 4) around the given one, which comes first."
-    c = torch.tensor(xywh_to_cxcywh(np.asarray(box_xywh, dtype=float)), dtype=torch.float32).repeat(settings.num_boxes, 1)
-    noise = torch.rand(settings.num_boxes, 4, generator=generator) - 0.5
+    cx, cy, w, h = xywh_to_cxcywh(np.asarray(box_xywh, dtype=float))
+    noise = torch.rand(settings.num_boxes, 4, generator=generator).numpy() - 0.5
     noise[0] = 0
-    side = (c[:, 2:3] * c[:, 3:4]).sqrt()
-    return cxcywh_to_xywh(torch.cat([c[:, :2] + side * settings.center_jitter * noise[:, :2],
-                                     c[:, 2:] * (settings.size_jitter * noise[:, 2:]).exp()], 1))
+    moved = settings.center_jitter * np.sqrt(w * h) * noise[:, :2] + (cx, cy)
+    return torch.tensor(cxcywh_to_xywh(np.hstack([moved, (w, h) * np.exp(settings.size_jitter * noise[:, 2:])])), dtype=torch.float32)
 
 # %% ../nbs/46_refine.ipynb #bf396b87
 LEAST_CROP_PX = 1.0
