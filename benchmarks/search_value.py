@@ -22,7 +22,7 @@ from tirnas.benchmark import run_benchmark
 from tirnas.core import UserError, fingerprint, load_params, use_threads, write_json
 from tirnas.data.prepare import load_index
 from tirnas.data.sequences import digest
-from tirnas.dimp.net import ModelCard, save_model
+from tirnas.dimp.card import ModelCard, save_model
 from tirnas.evaluation import truth_of
 from tirnas.metrics import OFFICIAL
 from tirnas.nets.cost import genotype_cost

@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT, shell
 
 from tirnas.data.sequences import read_boxes, write_sequence
-from tirnas.dimp.net import HeadSettings, ModelCard, save_model
+from tirnas.dimp.card import ModelCard, save_model
+from tirnas.dimp.net import HeadSettings
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
 

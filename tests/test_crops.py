@@ -12,7 +12,8 @@ from tirnas.data.crops import (DISPLAY_RANGE, Augmentation, Look, Window, add_st
                                smear, tame_stuck)
 from tirnas.data.episodes import EpisodeSampler, EpisodeSettings
 from tirnas.data.sequences import Sequence
-from tirnas.dimp.net import HeadSettings, ModelCard
+from tirnas.dimp.card import ModelCard
+from tirnas.dimp.net import HeadSettings
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
 from tirnas.tracker import Tracker

@@ -1,14 +1,25 @@
-"""The online tracker with a network of random weights: what must hold whatever the weights."""
+"""The online tracker with a network of random weights: what must hold whatever the weights; and its smaller parts."""
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tirnas.core import UserError
 from tirnas.data.crops import search_window
-from tirnas.dimp.net import HeadSettings, ModelCard
+from tirnas.dimp.card import ModelCard, save_model
+from tirnas.dimp.net import HeadSettings, TrackingNet
+from tirnas.dimp.online import SIZE_FROM, BoxSettings, MemorySettings, PeakSettings, TrackSettings
+from tirnas.inference import fold_norms
+from tirnas.memory import Memory
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
-from tirnas.tracker import Memory, Tracker, TrackSettings, damp_size, first_views
+from tirnas.nets.pretrained import make_backbone
+from tirnas.peaks import between_cells
+from tirnas.refine import damp_size, start_boxes
+from tirnas.tracker import Tracker
+from tirnas.views import first_views
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +43,20 @@ def follow(tracker, frames, box):
 BOX = (20.0, 30.0, 14.0, 30.0)
 
 
-def test_same_frames_same_boxes(tracker):
-    frames = [scene(t) for t in range(12)]
-    first, second = follow(tracker, frames, BOX), follow(tracker, frames, BOX)
+@pytest.mark.parametrize("way", SIZE_FROM)
+def test_same_frames_same_boxes(tracker, way):
+    frames, settings = [scene(t) for t in range(12)], TrackSettings(box=BoxSettings(size_from=way))
+    seeded = Tracker(tracker.net, tracker.card, settings)
+    first, second = follow(seeded, frames, BOX), follow(seeded, frames, BOX)
     assert all(np.array_equal(a, b) and s == u for (a, s), (b, u) in zip(first, second))
+    assert all(np.isfinite(box).all() and 0 <= state.confidence <= 1 for box, state in first)
+    if way == "fixed": assert all(np.allclose(box[2:], BOX[2:]) for box, _ in first)
+
+
+def test_settings_come_with_the_model(tracker):
+    lost = TrackSettings(peaks=PeakSettings(not_found=1e9))
+    card = dataclasses.replace(tracker.card, track=lost)
+    assert Tracker(tracker.net, card).settings == lost and Tracker(tracker.net, card, TrackSettings()).settings == TrackSettings()
 
 
 def test_bit_depth_and_gain_do_not_matter(tracker):
@@ -52,29 +73,92 @@ def test_three_channels_are_one(tracker):
         assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 14, 30), (110, 70, 10, 20), (-5, 20, 14, 30), (50, 40, 1, 1), (-20, -20, 200, 160)])
+@pytest.mark.parametrize("box", [(0, 0, 14, 30), (110, 70, 10, 20), (-5, 20, 14, 30), (50, 40, 2, 2), (0, 0, 120, 90), (115, 85, 10, 10)])
 def test_odd_boxes_stay_boxes(tracker, box):
     for found, state in follow(tracker, [scene(t) for t in range(8)], box):
         assert np.isfinite(found).all() and (found[2:] > 0).all() and state.status in ("held", "uncertain", "lost")
 
 
+# what is refused
+
+@pytest.mark.parametrize("box, said", [((50, 40, 1, 1), "too small to be tracked"), ((-20, -20, 200, 160), "larger than the frame"),
+                                       ((300, 10, 14, 30), "outside the frame"), ((20, 30, 0, 30), "has no size"),
+                                       ((118, 30, 14, 30), "only 14 % of the box"), ((20, float("nan"), 14, 30), "has no size"),
+                                       ((20, 30, 14), "is not understood")])
+def test_boxes_that_are_no_start(tracker, box, said):
+    "One sentence, and the track that was running goes on as if nothing had been asked."
+    frames = [scene(t) for t in range(4)]
+    want = follow(tracker, frames, BOX)[-1][0]
+    tracker.init(frames[0], BOX)
+    for frame in frames[1:3]: tracker.update(frame)
+    with pytest.raises(UserError, match=said) as caught: tracker.init(frames[0], box)
+    assert "\n" not in str(caught.value) and np.array_equal(tracker.update(frames[3])[0], want)
+
+
+def with_nan(frame):
+    frame = frame.astype(np.float32)
+    frame[3, 5] = np.nan
+    return frame
+
+
+@pytest.mark.parametrize("kind, change, said", [
+    (np.uint8, lambda f: f[:80], "size in px changes at frame 2 from 120 x 90 to 120 x 80"),
+    (np.uint8, lambda f: np.dstack([f] * 3), "number of channels changes at frame 2 from 1 to 3"),
+    (np.uint8, lambda f: f.astype(np.uint16), "type of values changes at frame 2 from uint8 to uint16"),
+    (np.float32, with_nan, "frame 2 has NaN or infinity in 1 of 10800 values"),
+    (np.uint8, lambda f: f[:0], "frame 2 is empty"), (np.uint8, lambda f: None, "frame 2 is of type NoneType")])
+def test_frames_that_break_a_sequence(tracker, kind, change, said):
+    "One sentence; the frame counts for nothing, and the next good one is tracked as if it had come at once."
+    frames = [scene(t).astype(kind) for t in range(4)]
+    want = follow(tracker, frames, BOX)[-1][0]
+    tracker.init(frames[0], BOX)
+    tracker.update(frames[1])
+    with pytest.raises(UserError, match=said) as caught: tracker.update(change(frames[2]))
+    assert "\n" not in str(caught.value)
+    tracker.update(frames[2])
+    assert np.array_equal(tracker.update(frames[3])[0], want)
+
+
 def test_constant_frames(tracker):
-    for found, _ in follow(tracker, [np.full((90, 120), 7, np.uint8)] * 5, BOX): assert np.isfinite(found).all()
-
-
-def test_a_lost_target_keeps_its_box(tracker):
-    nothing = Tracker(tracker.net, tracker.card, TrackSettings(not_found=1e9))
-    for found, state in follow(nothing, [scene(t) for t in range(5)], BOX):
-        assert np.array_equal(found, BOX) and state.status == "lost"
+    flat = np.full((90, 120), 7, np.uint8)
+    with pytest.raises(UserError, match="have the value 7: start on a frame where the target can be seen"): tracker.init(flat, BOX)
+    tracker.init(scene(0), BOX)
+    for _ in range(5): assert np.isfinite(tracker.update(flat)[0]).all()
 
 
 def test_update_before_init(tracker):
     with pytest.raises(UserError, match="call init"): Tracker(tracker.net, tracker.card).update(scene(0))
 
 
+def whole(path, card): return save_model(path, card.build(), card).read_bytes()
+
+
+@pytest.mark.parametrize("spoil, said", [
+    (lambda path, card: path.write_bytes(whole(path, card)[:-100]), "is not a tirnas model"),
+    (lambda path, card: path.write_bytes(whole(path, card)[:50]), "is not a tirnas model"),
+    (lambda path, card: save_model(path, card.build(), dataclasses.replace(card, heads=HeadSettings(8, 32, 4, 16))), "does not hold the weights"),
+    (lambda path, card: save_model(path, card.build(), dataclasses.replace(card, backbone="resnet18")), "does not hold the weights"),
+    (lambda path, card: torch.save(card.build().state_dict(), path), "is not a tirnas model")],
+    ids=["short of weights", "short of its header", "other heads", "another backbone", "pickle"])
+def test_files_that_are_no_model(tracker, tmp_path, spoil, said):
+    torch.manual_seed(0)
+    spoil(path := tmp_path / "model.safetensors", tracker.card)
+    with pytest.raises(UserError, match=said) as caught: Tracker.load(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_model_from_its_file_is_the_same_tracker(tracker, tmp_path):
+    torch.manual_seed(0)
+    net, frames = tracker.card.build(), [scene(t) for t in range(5)]
+    loaded = Tracker.load(save_model(tmp_path / "model.safetensors", net, tracker.card))
+    for (a, _), (b, _) in zip(follow(Tracker(net, tracker.card), frames, BOX), follow(loaded, frames, BOX)): assert np.array_equal(a, b)
+
+
+# its parts
+
 def test_memory_weights_by_simulation():
     "Against the rule in plain numbers: others shrink by 1 - rate, the first ones never fall below their share."
-    settings, rate = TrackSettings(memory_size=10**6, first_share=0.25), 0.05
+    settings, rate = MemorySettings(size=100, first_share=0.25), 0.05
     memory, weights = Memory(torch.zeros(4, 1, 1, 1), torch.zeros(4, 2), settings), [0.25] * 4
     for _ in range(60):
         memory.add(torch.zeros(1, 1, 1), torch.zeros(2), rate)
@@ -94,6 +178,68 @@ def test_shifted_views_move_the_box_with_the_picture():
         assert np.abs(bright.min(0) - (y, x)).max() <= 1.5 and np.abs(bright.max(0) + 1 - (y + h, x + w)).max() <= 1.5
 
 
+def test_places_between_cells_by_padding():
+    "Against the parabola through a map that is mirrored at its border."
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scores = rng.random(rng.integers(2, 7, 2))
+        y, x = np.unravel_index(scores.argmax(), scores.shape)
+        padded = np.pad(scores, 1, mode="reflect")
+        for found, at, (low, mid, high) in zip(between_cells(scores, x, y), (x, y), (padded[y + 1, x:x + 3], padded[y:y + 3, x + 1])):
+            tops = np.linspace(-0.5, 0.5, 2001)
+            assert abs(found - at - tops[np.argmax(mid + (high - low) / 2 * tops + (low - 2 * mid + high) / 2 * tops ** 2)]) < 1e-3
+
+
 def test_damped_size_between_its_ends():
     old, new = np.array([20.0, 40]), np.array([14.0, 8, 30, 44])
     assert np.allclose(damp_size(old, new, 1), new) and np.allclose(damp_size(old, new, 0), [19, 10, 20, 40])
+
+
+def test_start_boxes_by_their_distribution():
+    settings = BoxSettings(num_boxes=20000, center_jitter=0.2, size_jitter=0.6)
+    boxes = start_boxes(np.array([40.0, 30, 16, 36]), settings, torch.Generator().manual_seed(0)).double().numpy()[1:]
+    moved = (boxes[:, :2] + boxes[:, 2:] / 2 - (48, 48)) / 24
+    grown = np.log(boxes[:, 2:] / (16, 36))
+    for drawn, half in ((moved, 0.1), (grown, 0.3)):
+        assert abs(drawn).max() <= half + 1e-6 and np.allclose(drawn.std(0), half / 3 ** 0.5, rtol=0.03) and np.allclose(drawn.mean(0), 0, atol=0.03 * half)
+
+
+def settle(net):
+    "Give every batch norm statistics and weights that are not those of the start."
+    for m in net.modules():
+        if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            for values in (m.running_mean, m.bias.data): values.normal_(0, 0.3)
+            for values in (m.running_var, m.weight.data): values.uniform_(0.5, 2)
+    return net.eval()
+
+
+def answers(net, image, boxes):
+    "Everything the tracker asks of a network."
+    feats = net.backbone(image)
+    branch, maps = net.box_branch, net.box_branch.prepare(feats)
+    modulation = branch.reference(feats, boxes[:, 0])
+    return [*feats.values(), net.classifier.features(feats), *maps.values(), *modulation, *branch.judge(maps, modulation, boxes)]
+
+
+@pytest.mark.parametrize("kind", ["dual", "single", "resnet18", "resnet50", "efficientnet_lite0"])
+def test_folding_changes_no_answer(kind):
+    torch.manual_seed(0)
+    searched = kind in ("dual", "single")
+    macro = Macro(kind, 5, 8, 4) if searched else None
+    backbone = make_backbone("searched" if searched else kind, random_genotype(kind, 3) if searched else None, macro)
+    net = settle(TrackingNet(backbone, HeadSettings(8, 16, 4, 16, cls_fuse=True)))
+    before, image = {k: v.clone() for k, v in net.state_dict().items()}, torch.randn(2, 1, 64, 64)
+    boxes = torch.tensor([[[20.0, 16, 16, 30], [24, 20, 14, 20]], [[30, 10, 20, 20], [10, 30, 30, 12]]])
+    folded = fold_norms(net)
+    with torch.no_grad():
+        for a, b, c in zip(*(answers(n, image, boxes) for n in (net, folded, fold_norms(folded)))):
+            assert torch.allclose(a, b, atol=1e-4 * a.abs().max().item(), rtol=0) and torch.equal(b, c)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items()) and any(p.requires_grad for p in net.parameters())
+    norms = [m for m in folded.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    assert not any(p.requires_grad for p in folded.parameters()) and (searched or not norms)
+
+
+def test_chains_without_statistics_are_left_alone():
+    "The search network normalises by the batch: nothing can be folded there."
+    chain = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm2d(3))
+    assert len(fold_norms(chain)) == 3

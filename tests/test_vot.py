@@ -12,7 +12,8 @@ from conftest import ENV, ROOT, shell
 from tirnas.benchmark import run_sequence
 from tirnas.core import UserError
 from tirnas.data.sequences import open_dataset
-from tirnas.dimp.net import HeadSettings, ModelCard, save_model
+from tirnas.dimp.card import ModelCard, save_model
+from tirnas.dimp.net import HeadSettings
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
 from tirnas.trackers import make_tracker

@@ -55,9 +55,9 @@ def judge(scores_HW: np.ndarray, expected_xy: tuple[float, float], size_wh: tupl
         return Peak(x2, y2, s2, "hard") if far1 else Peak(x1, y1, s1, "hard")
     return Peak(x1, y1, s1, "hard" if s2 > max(settings.hard_negative * s1, settings.not_found) else "normal")
 
-# %% ../nbs/45_peaks.ipynb #c8230725
+# %% ../nbs/45_peaks.ipynb #1c6bd44f
 def top_offset(values: np.ndarray, at: int) -> float:
-    "From the cell `at` to the top of the parabola through it and its neighbours, mirrored at the ends; at most half a cell."
+    "Cells from `at` to the top of the parabola through it and its neighbours, mirrored at the ends; at most a half."
     last = len(values) - 1
     low, mid, high = float(values[abs(at - 1)]), float(values[at]), float(values[last - abs(last - at - 1)])
     bend = low - 2 * mid + high

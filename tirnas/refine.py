@@ -20,14 +20,16 @@ def start_boxes(box_xywh: np.ndarray, settings: BoxSettings, generator: torch.Ge
     cx, cy, w, h = xywh_to_cxcywh(np.asarray(box_xywh, dtype=float))
     noise = torch.rand(settings.num_boxes, 4, generator=generator).numpy() - 0.5
     noise[0] = 0
-    moved = settings.center_jitter * np.sqrt(w * h) * noise[:, :2] + (cx, cy)
-    return torch.tensor(cxcywh_to_xywh(np.hstack([moved, (w, h) * np.exp(settings.size_jitter * noise[:, 2:])])), dtype=torch.float32)
+    centers = settings.center_jitter * np.sqrt(w * h) * noise[:, :2] + (cx, cy)
+    sizes = (w, h) * np.exp(settings.size_jitter * noise[:, 2:])
+    return torch.tensor(cxcywh_to_xywh(np.hstack([centers, sizes])), dtype=torch.float32)
 
 # %% ../nbs/46_refine.ipynb #bf396b87
 LEAST_CROP_PX = 1.0
 
 
-def best_boxes(values_N: torch.Tensor, boxes_N4: torch.Tensor, settings: BoxSettings) -> tuple[np.ndarray, float] | None:
+def best_boxes(values_N: torch.Tensor, boxes_N4: torch.Tensor,
+               settings: BoxSettings) -> tuple[np.ndarray, float] | None:
     "Mean (4,) of the `top_boxes` best possible boxes by predicted 2 IoU - 1, and their mean IoU; None without any."
     values, boxes = values_N.double().cpu().numpy(), boxes_N4.double().cpu().numpy()
     short, long = np.sort(boxes[:, 2:], axis=1).T
@@ -36,8 +38,9 @@ def best_boxes(values_N: torch.Tensor, boxes_N4: torch.Tensor, settings: BoxSett
     best = possible[np.argsort(-values[possible], kind="stable")[:settings.top_boxes]]
     return boxes[best].mean(0), float((values[best].mean() + 1) / 2)
 
-# %% ../nbs/46_refine.ipynb #b4feaa6d
-def shift_boxes(branch: BoxBranch, maps: dict[int, torch.Tensor], modulation: tuple, boxes_N4: torch.Tensor, rounds: int):
+# %% ../nbs/46_refine.ipynb #63202132
+def shift_boxes(branch: BoxBranch, maps: dict[int, torch.Tensor], modulation: tuple, boxes_N4: torch.Tensor,
+                rounds: int):
     "Boxes (N, 4) after `rounds` of their predicted shifts, and the predicted 2 IoU - 1 (N,) of where they have ended."
     boxes = boxes_N4[None]
     for _ in range(rounds): boxes = move_boxes(boxes, branch.judge(maps, modulation, boxes)[1])
@@ -52,10 +55,11 @@ def climb_boxes(branch: BoxBranch, maps: dict[int, torch.Tensor], modulation: tu
         value = lambda boxes: branch.judge(maps, vectors, boxes[None])[0][0]
         return refine_boxes(value, boxes_N4.clone(), settings.rounds, settings.ascent_rate)
 
-# %% ../nbs/46_refine.ipynb #a82e3c0c
-def refine(branch: BoxBranch, maps: dict[int, torch.Tensor], modulation: tuple, box_xywh: np.ndarray, settings: BoxSettings,
-           generator: torch.Generator) -> tuple[np.ndarray, float | None]:
-    "A box (4,) that fits better than the given one, crop pixels, and its predicted IoU; the given one and None if all fail."
+# %% ../nbs/46_refine.ipynb #a1c20be8
+@torch.inference_mode()
+def refine(branch: BoxBranch, maps: dict[int, torch.Tensor], modulation: tuple, box_xywh: np.ndarray,
+           settings: BoxSettings, generator: torch.Generator) -> tuple[np.ndarray, float | None]:
+    "A box (4,) that fits better than the given one, crop pixels, and its predicted IoU; the given one and None if none is left."
     boxes = start_boxes(box_xywh, settings, generator).to(maps[8])
     maps = {s: m.contiguous() for s, m in maps.items()}
     if settings.size_from == "ascent": found = climb_boxes(branch, maps, modulation, boxes, settings)
@@ -73,7 +77,7 @@ LEAST_SIDE_PX = 2.0
 
 
 def limit_size(box_xywh: np.ndarray, first_wh: np.ndarray, frame_hw: tuple[int, int]) -> np.ndarray:
-    "The box (4,) about its own centre, its sides between two pixels and the frame's, or the first box's if beyond them."
+    "The box (4,) about its own centre, sides between two pixels and the frame's, or the first box's if beyond them."
     cx, cy, *size = xywh_to_cxcywh(np.asarray(box_xywh, dtype=float))
     low, high = np.minimum(first_wh, LEAST_SIDE_PX), np.maximum(first_wh, frame_hw[::-1])
     return cxcywh_to_xywh(np.array([cx, cy, *np.clip(size, low, high)]))

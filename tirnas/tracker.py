@@ -82,16 +82,16 @@ def steps_due(verdict: str, number: int, settings: TrackSettings) -> int:
 
 def learn_more(classifier: Classifier, target: Target, feat_DHW: torch.Tensor, box_xywh: np.ndarray, verdict: str,
                number: int, settings: TrackSettings) -> None:
-    "Keep features with the box found in them, crop pixels, as a sample, and let the filter take the steps that are due."
+    "Keep features with the box found in them, crop pixels, and let the filter take the steps that are due."
     memory, rate = target.memory, settings.memory.hard_rate if verdict == "hard" else settings.memory.rate
     memory.add(feat_DHW, classifier.centers(torch.from_numpy(box_xywh).to(feat_DHW)), rate)
     if steps := steps_due(verdict, number, settings):
         samples = memory.feat[None], memory.centers[None]
         target.filter_1Dkk = classifier.optimiser(target.filter_1Dkk, *samples, steps, memory.weights[None])[-1]
 
-# %% ../nbs/50_tracker.ipynb #c3bf5d9c
+# %% ../nbs/50_tracker.ipynb #c7f39564
 def score_frame(net: TrackingNet, filter_1Dkk: torch.Tensor, frame: np.ndarray, window: Window, share: float):
-    "The backbone's maps, classification features (D, H, W), and scores (H, W) weighed by place, of a window of a frame."
+    "The backbone's maps of a window, its classification features (D, H, W), and its scores (H, W) weighed by place."
     feats = see(net, normalise(crop_frame(frame, window))[None])
     feat = net.classifier.features(feats)
     return feats, feat[0], weigh_by_place(apply_filter(filter_1Dkk, feat[None])[0, 0].cpu().numpy(), share)
@@ -118,7 +118,7 @@ def fit_by_branch(branch: BoxBranch, feats: dict[int, torch.Tensor], target: Tar
 
 
 def fit_to_frame(box_xywh: np.ndarray, frame: np.ndarray, target: Target) -> np.ndarray:
-    "A box (4,), frame pixels, resized by the target's scale filter if it has one, and kept within the limits of the frame."
+    "A box (4,), frame pixels, resized by the target's scale filter if it has one, and kept within the limits."
     if target.sizes: box_xywh = resize_box(box_xywh, target.sizes.update(frame, box_xywh))
     return keep_in_view(limit_size(box_xywh, target.first_wh, frame.shape), frame.shape)
 
