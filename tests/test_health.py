@@ -306,7 +306,7 @@ def test_a_frame_costs_what_its_parts_cost(box):
 
 
 def test_an_update_costs_its_steps():
-    "Each step is two products of features and filter (gradient, response) on the whole memory, after one for the first scores."
+    "Each step is two products of features and filter on the whole memory (gradient, response), after one for the scores."
     def cost(**track):
         rows = part_costs(make_net(), dataclasses.replace(CARD, track=TrackSettings(**track)))
         return {row.part: row.macs for row in rows}["filter update"]
