@@ -30,6 +30,17 @@ def test_recipes_load(recipe, group):
     assert load_params(getattr(importlib.import_module(module), name), group, recipe, ROOT / "params.yaml")
 
 
+def test_no_group_of_parameters_stands_for_another():
+    "`dvc exp run -S` silently ignores what it is told of a group that is shared by a YAML alias."
+    assert not [e for e in yaml.parse((ROOT / "params.yaml").read_text()) if isinstance(e, yaml.AliasEvent)]
+
+
+def test_recipes_that_should_be_equal_are():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert params["base"]["search"] == params["mini"]["search"]
+    assert all(params["safe"][group] == params["paper"][group] for group in ("prepare", "retrain", "evaluate"))
+
+
 def notebook_imports(notebook):
     names = set()
     for cell in cells(notebook):

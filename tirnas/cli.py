@@ -347,7 +347,7 @@ def cost(
 @app.command()
 def models() -> None:
     "List the models that can be given to --model by name."
-    from tirnas.dimp.net import load_model
+    from tirnas.dimp.card import load_model
     from tirnas.tracker import find_model, known_models
     for name in known_models():
         net, card = load_model(find_model(name))
