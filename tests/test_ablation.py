@@ -77,7 +77,7 @@ def override(group, words):
     return group
 
 
-@pytest.mark.parametrize("recipe", [k for k, v in read_params(ROOT / "params.yaml").items() if isinstance(v, dict) and k != "data"])
+@pytest.mark.parametrize("recipe", [k for k, v in read_params(ROOT / "params.yaml").items() if isinstance(v, dict) and k not in ("data", "base")])
 def test_every_row_of_every_recipe_loads_and_changes_only_its_switches(recipe):
     fresh = lambda: json.loads(json.dumps(read_params(ROOT / "params.yaml")))
     own = flat(fresh()[recipe])
@@ -189,7 +189,8 @@ def test_where_it_cannot_work(toy, tmp_path):
     refused(table1("show", cwd=tmp_path), "no params.yaml", "run this inside a tirnas repository")
     shutil.copy(toy / "params.yaml", tmp_path)
     for words in (("queue",), ("show",)): refused(table1(*words, cwd=tmp_path), "is no DVC repository: run this in a clone of the project")
-    refused(table1("queue", "--recipe", "big", cwd=toy), "recipe 'big' is unknown: params.yaml has mini, gpu, paper, safe")
+    refused(table1("queue", "--recipe", "big", cwd=toy), "recipe 'big' is unknown: params.yaml has mini, base, gpu, paper, safe")
+    refused(table1("queue", "--recipe", "base", cwd=toy), "Table I is about searched cells, give searched")
     (tmp_path / "bin").mkdir()
     for name in ("git", "python"): (tmp_path / "bin" / name).symlink_to(shutil.which(name))
     code = "import sys; from tirnas.cli import main; sys.argv[1:] = ['table1', 'queue']; main()"
