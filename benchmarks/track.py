@@ -14,8 +14,9 @@ Speed: a tracker runs in a process of its own on frames read before, one process
 torch and OpenCV get the same number of threads. Starting and the first update of each sequence are timed apart.
 
 DiMP-18 is ResNet-18 with DiMP's sizes of head and box branch in our framework, weights random, on crops of the same size
-as the model's; it lacks the residual block of the published head (1.18 M parameters), so it is the lighter one. It refines its box and learns in every frame, as it would on a target that is never lost and has no rival, and
-its box keeps its size, so that random weights cannot make it faster or slower.
+as the model's; it lacks the residual block of the published head (1.18 M parameters), so it is the lighter one. It refines
+its box and learns in every frame, as it would on a target that is never lost and has no rival, and its box keeps its size,
+so that random weights cannot make it faster or slower.
 
 MACs: of convolutions and matrix products, backward passes of the ascent included; steps of the filter beside a distractor
 are not part of the sum by parts. `as tracked` is the mean over the frames of a sequence, memory filling, all steps counted.
@@ -39,18 +40,17 @@ import torch
 
 from tirnas.benchmark import RunFailed, run_benchmark, start_at
 from tirnas.boxes import check_box
+from tirnas.budget import BY_BRANCH, part_costs
 from tirnas.core import UserError, seed_everything, use_threads
 from tirnas.data.sequences import Sequence, open_dataset, to_file
 from tirnas.dimp.card import ModelCard, load_model, save_model
-from tirnas.dimp.filter import apply_filter
 from tirnas.dimp.net import HeadSettings, TrackingNet
 from tirnas.dimp.online import BoxSettings, PeakSettings, TrackSettings
 from tirnas.evaluation import truth_of
 from tirnas.intervals import bootstrap_means, interval, resample_counts
 from tirnas.metrics import OFFICIAL
 from tirnas.multistart import valid_starts
-from tirnas.nets.cost import CostRow, count_parameters, macs_of
-from tirnas.refine import refine
+from tirnas.nets.cost import CostRow, macs_of
 from tirnas.scoring import score_folder
 from tirnas.tracker import Tracker, find_model, known_models
 from tirnas.trackers import Contender, make_tracker
@@ -234,46 +234,6 @@ def show_speed(words: dict[str, str], cards: dict[str, ModelCard], sequences: li
 
 # --- multiply-accumulates and parameters
 
-BY_BRANCH = ("shift", "ascent")     # the ways of fitting a box that run the box branch
-
-
-def per_frame(net: TrackingNet, card: ModelCard) -> dict[str, int]:
-    "Multiply-accumulates of each part in a frame: a full memory, regular updates spread over the frames between them."
-    track, side, (cls, branch) = card.track, card.crop_px, (net.classifier, net.box_branch)
-    box = torch.tensor([[0.4 * side, 0.3 * side, 0.2 * side, 0.4 * side]])
-    feats = net.backbone(torch.zeros(1, 1, side, side))
-    feat, vectors = cls.features(feats), branch.reference(feats, box)
-    samples, samples_box = (t.expand(track.memory.size, *t.shape[1:])[None] for t in (feat, box))
-    filter_1Dkk = cls.initialiser(feat[None], box[None])
-    learn = lambda: cls.optimiser(filter_1Dkk, samples, cls.centers(samples_box), track.update_steps)
-    found = {"backbone": macs_of(lambda: net.backbone(torch.zeros(1, 1, side, side))),
-             "classifier head": macs_of(lambda: cls.features(feats)),
-             "filter application": macs_of(lambda: apply_filter(filter_1Dkk, feat[None])),
-             "filter update": macs_of(learn) // track.update_every if track.update_steps else 0}
-    if track.box.size_from not in BY_BRANCH: return found | {"box maps": 0, "box proposals": 0}
-    maps, generator = branch.prepare(feats), torch.Generator().manual_seed(0)
-    fit = lambda: refine(branch, maps, vectors, box[0].numpy(), track.box, generator)
-    return found | {"box maps": macs_of(lambda: branch.prepare(feats)), "box proposals": macs_of(fit)}
-
-
-def parameters(net: TrackingNet) -> dict[str, int]:
-    "Learnt numbers of each part; they add up to the whole network."
-    cls, branch = net.classifier, net.box_branch
-    count = lambda *modules: sum(count_parameters(m) for m in modules if m is not None)
-    return {"backbone": count(net.backbone), "classifier head": count(cls.head, cls.lift), "filter application": 0,
-            "filter update": count(cls.optimiser), "box maps": count(branch.maps),
-            "box proposals": count(branch) - count(branch.maps, branch.reference),
-            "first frame only": count(cls.initialiser, branch.reference)}
-
-
-def cost_rows(net: TrackingNet, card: ModelCard) -> list[CostRow]:
-    "A row for each part of a frame, one for what only the first frame needs, and their total."
-    with torch.no_grad(): macs = per_frame(net.eval().requires_grad_(False), card)
-    held = parameters(net)
-    rows = [CostRow(part, held[part], macs.get(part, 0)) for part in held]
-    return [*rows, CostRow("total", sum(held.values()), sum(macs.values()))]
-
-
 def tracked_macs(net: TrackingNet, card: ModelCard, sequence: Sequence, frames: int) -> tuple[int, float]:
     "Multiply-accumulates of the first frame, and their mean over the updates after it, while tracking."
     tracker, pictures = Tracker(net, card), [sequence.frame(t) for t in range(min(frames + 1, len(sequence)))]
@@ -293,7 +253,7 @@ def show_macs(paths: dict[str, Path], cards: dict[str, ModelCard], sequence: Seq
     totals = {}
     for label, path in paths.items():
         net, card = load_model(path)
-        rows = cost_rows(net, card)
+        rows = part_costs(net, card)
         first, mean = tracked_macs(net, card, sequence, frames)
         totals[label] = rows[-1]
         print(f"\n{label}: {card.backbone} backbone, crops of {card.crop_px} px, {describe(card.track)}")

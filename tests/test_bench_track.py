@@ -9,6 +9,7 @@ import torch
 from blocks import BLOCKS
 from conftest import ROOT
 
+from tirnas.budget import part_costs, part_sizes
 from tirnas.core import UserError
 from tirnas.data.sequences import Sequence, write_sequence
 from tirnas.dimp.card import ModelCard, save_model
@@ -114,14 +115,14 @@ def by_hand(card, channels):
     "Multiply-accumulates of each part but the backbone for a box that is moved by shifts, from the sizes alone."
     track, heads = card.track, card.heads
     dim, wide, size, cells = heads.cls_dim, heads.iou_dim, heads.filter_size, {s: card.crop_px // s for s in (8, 16)}
-    scores = (cells[8] + 1) ** 2
+    places = cells[8] ** 2
     judge = 5 * 2 * wide * track.box.num_boxes
     for stride, bins in ((8, 5), (16, 3)):
         side, boxes = cells[stride], track.box.num_boxes
         judge += boxes * wide * (bins * side ** 2 + bins ** 2 * side) + boxes * wide ** 2 * bins ** 2
     return {"classifier head": 9 * channels[8] * dim * cells[8] ** 2 + heads.cls_fuse * channels[16] * dim * cells[16] ** 2,
-            "filter application": dim * size ** 2 * scores,
-            "filter update": track.memory.size * dim * size ** 2 * scores * (1 + 2 * track.update_steps) // track.update_every,
+            "filter application": dim * size ** 2 * places,
+            "filter update": track.memory.size * dim * size ** 2 * places * (1 + 2 * track.update_steps) // track.update_every,
             "box maps": sum(9 * (channels[s] + wide) * wide * cells[s] ** 2 for s in cells),
             "box proposals": (track.box.rounds + 1) * judge}
 
@@ -132,7 +133,7 @@ def by_hand(card, channels):
 def test_counted_parts_have_their_closed_form(track, fuse):
     card = small_card(track, fuse)
     net = card.build()
-    rows = {row.part: row for row in bench.cost_rows(net, card)}
+    rows = {row.part: row for row in part_costs(net, card)}
     expected = by_hand(card, net.backbone.channels) | {"backbone": macs_of(lambda: net.backbone(torch.zeros(1, 1, 64, 64)))}
     assert {part: rows[part].macs for part in expected} == expected and rows["first frame only"].macs == 0
     assert rows["total"] == ("total", count_parameters(net), sum(expected.values()))
@@ -148,7 +149,7 @@ def test_parts_add_up_to_what_a_tracker_computes(way):
     tracker = Tracker(net, card)
     tracker.init(sequence.frame(0), sequence.boxes_xywh[0])
     counted = [macs_of(lambda: tracker.update(sequence.frame(t))) for t in (1, 2, 3)]
-    assert counted == [bench.cost_rows(net, card)[-1].macs] * 3
+    assert counted == [part_costs(net, card)[-1].macs] * 3
 
 
 def test_the_dimp_beside_a_model_sees_the_same_crops_and_has_dimps_sizes(tmp_path):
@@ -156,7 +157,7 @@ def test_the_dimp_beside_a_model_sees_the_same_crops_and_has_dimps_sizes(tmp_pat
     path = bench.save_dimp(tmp_path, like)
     net, card = bench.load_model(path)
     assert path.stem == bench.dimp_label(like) and (card.crop_px, card.search_factor) == (96, 4.5)
-    held = bench.parameters(net)
+    held = part_sizes(net)
     # By hand: a 3x3 convolution of 256 channels; the published convolutions and layers of the box branch, and four shifts.
     maps = sum(9 * c * 256 + 9 * 256 * 256 + 2 * 3 * 256 for c in (128, 256))
     proposals = (25 + 9) * 256 * 256 + 2 * 3 * 256 + 513 + 4 * 513

@@ -1,10 +1,11 @@
 """DiMP's equations against autograd, brute force and an exact line search."""
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tirnas.boxes import iou
-from tirnas.dimp.filter import (FilterOptimiser, apply_adjoint, apply_filter, descent_step, distance_map, from_score_cells, lookup,
-                                to_score_cells)
+from tirnas.dimp.filter import (FilterOptimiser, apply_adjoint, apply_filter, apply_filters, descent_step, distance_map,
+                                from_score_cells, lookup, to_score_cells)
 from tirnas.dimp.iou import draw_proposals, refine_boxes
 from tirnas.dimp.prpool import prroi_pool
 
@@ -30,6 +31,18 @@ def test_pooling_is_the_integral(bins, stride):
         for n in range(4):
             for c in range(3):
                 assert torch.allclose(pooled[b, n, c], fractions(field[b, c], boxes[b, n], bins, 300), atol=2e-4)
+
+
+def test_pooling_many_images_and_boxes_is_pooling_each():
+    "One box of one image and one channel at a time, on a map that is not square."
+    generator = torch.Generator().manual_seed(0)
+    field = torch.randn(3, 4, 9, 13, generator=generator, dtype=torch.float64)
+    corners = torch.rand(3, 6, 2, 2, generator=generator, dtype=torch.float64) * 14 - 2
+    boxes = torch.cat([corners.amin(2), corners.amax(2)], -1)
+    pooled = prroi_pool(field, boxes, 3, 1)
+    single = lambda b, n, c: prroi_pool(field[b:b + 1, c:c + 1], boxes[b:b + 1, n:n + 1], 3, 1)[0, 0, 0]
+    assert pooled.shape == (3, 6, 4, 3, 3)
+    assert all(torch.allclose(pooled[b, n, c], single(b, n, c)) for b in range(3) for n in range(6) for c in range(4))
 
 
 def test_pooling_gradients():
@@ -59,6 +72,53 @@ def test_adjoint(size):
     assert torch.allclose((apply_filter(filt, feat) * label).sum(), (filt * apply_adjoint(label, feat, size)).sum())
     grad, = torch.autograd.grad((apply_filter(filt.requires_grad_(), feat) * label).sum(), filt)
     assert torch.allclose(grad, apply_adjoint(label, feat, size))
+
+
+SIZES = pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+
+
+def uneven(size):
+    "Three filters for each of two sequences of three frames of 7 x 9 cells, and a map over their scores."
+    generator = torch.Generator().manual_seed(size)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    grow = 1 - size % 2
+    return draw(3, 2, 5, size, size), draw(2, 3, 5, 7, 9), draw(2, 3, 7 + grow, 9 + grow)
+
+
+@SIZES
+@pytest.mark.parametrize("dtype, atol", [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_scores_are_plain_convolutions(size, dtype, atol):
+    filters, feat, _ = (t.to(dtype) for t in uneven(size))
+    for filt, scores in zip(filters, apply_filters(list(filters), feat), strict=True):
+        plain = torch.stack([F.conv2d(frames, f[None], padding=size // 2)[:, 0] for f, frames in zip(filt, feat)])
+        assert scores.shape == plain.shape and torch.allclose(scores, plain, atol=atol)
+        assert torch.allclose(apply_filter(filt, feat), plain, atol=atol)
+
+
+@SIZES
+def test_adjoint_is_the_sum_over_every_cell(size):
+    "By its definition: tap (i, j) meets score (y, x) at cell (y + i, x + j) of the padded features."
+    filters, feat, scores = uneven(size)
+    padded, expected = F.pad(feat, [size // 2] * 4), torch.zeros_like(filters[0])
+    rows, columns = scores.shape[2:]
+    for i in range(size):
+        for j in range(size):
+            expected[..., i, j] = (padded[..., i:i + rows, j:j + columns] * scores[:, :, None]).sum((1, 3, 4))
+    assert torch.allclose(apply_adjoint(scores, feat, size), expected, atol=1e-12)
+    for filt in filters:
+        assert torch.allclose((apply_filter(filt, feat) * scores).sum(), (filt * expected).sum(), atol=1e-11)
+
+
+@SIZES
+def test_filter_and_adjoint_gradients(size):
+    "First and second derivatives of both, small enough for finite differences."
+    hw, grow = (4, 5), 1 - size % 2
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(size)
+    filt, feat, scores = draw(2, 2, size, size), draw(2, 2, 2, *hw), draw(2, 2, hw[0] + grow, hw[1] + grow)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(apply_filter, (filt, feat))
+        assert check(lambda s, x: apply_adjoint(s, x, size), (scores, feat))
 
 
 @pytest.mark.parametrize("size", [3, 4])

@@ -16,10 +16,11 @@ from tirnas.data.crops import Augmentation
 from tirnas.data.episodes import EpisodeSampler
 from tirnas.data.layouts import Place
 from tirnas.data.sequences import Sequence
+from tirnas.dimp.card import load_model, save_model
 from tirnas.dimp.net import HeadSettings
-from tirnas.dimp.online import BoxSettings, PeakSettings, TrackSettings
-from tirnas.health import (checked, clip_success, descent_maps, embed_targets, epochs_done, first_frames, hardest_triplets,
-                           health_warnings, hold_out, mean_success, part_costs, show_descent, show_health, show_triplets,
+from tirnas.dimp.online import TrackSettings
+from tirnas.health import (checked, clip_success, descent_maps, embed_targets, first_frames, hardest_triplets,
+                           health_warnings, hold_out, mean_success, show_descent, show_health, show_triplets,
                            unmoved, validation, worst_of_each)
 from tirnas.losses import LossWeights, batch_hard_triplet
 from tirnas.nets.cells import Macro
@@ -27,12 +28,12 @@ from tirnas.nets.cost import count_parameters, macs_of
 from tirnas.nets.genotype import random_genotype
 from tirnas.nets.pretrained import BackboneSettings
 from tirnas.objective import to_tensors
-from tirnas.retrain import PartRates, RetrainParams, retrain
+from tirnas.retrain import PartRates, RetrainParams, retrain, start_retrain
 from tirnas.tracker import Tracker
 
 PARAMS = RetrainParams(
     seed=0, epochs=3, steps=2, shards=2, warmup_steps=1, validate_sequences=1, validate_every=2, filter_steps=2,
-    num_proposals=4, backbone=BackboneSettings("searched"), macro=Macro("single", 3, 4, 4), heads=HeadSettings(8, 8, 4, 8),
+    num_proposals=4, backbone=BackboneSettings("searched"), start_from=None, macro=Macro("single", 3, 4, 4), heads=HeadSettings(8, 8, 4, 8),
     episodes=EPISODES, augmentation=Augmentation(), loss=LossWeights(1.0, 1.0, 0.1, 10.0, 1.0, 0.3, 1.0, 1.0),
     weights=WeightSettings("sgd", 0.01, 0.001, 0.9, 3e-4, 5.0), rates=PartRates(1.0, 1.0, 1.0, 1.0, 1.0), track=TrackSettings())
 GENOTYPE = random_genotype("single", 3)
@@ -152,7 +153,7 @@ def random_states(): return torch.get_rng_state(), np.random.get_state()[1].copy
 def test_a_check_leaves_everything_as_it_was():
     net = make_net()
     before, weights, threads = random_states(), copy.deepcopy(net.state_dict()), torch.get_num_threads()
-    found = validation(BLOCKS[:2], PARAMS, GENOTYPE, 6)(net)
+    found = validation(BLOCKS[:2], PARAMS, GENOTYPE, 6)(net, 2)
     after = random_states()
     assert 0 < found["validation_success"] < 1 and torch.get_num_threads() == threads
     assert torch.equal(before[0], after[0]) and np.array_equal(before[1], after[1]) and before[2] == after[2]
@@ -168,14 +169,14 @@ def test_the_run_and_its_history_do_not_depend_on_checks_or_stops(tmp_path):
     run = lambda validate, *more: retrain(BLOCKS[1:], GENOTYPE, params, CPU, *more, validate=validate)
     make = lambda: validation(BLOCKS[:1], params, GENOTYPE, 5)
     net, history = run(make())
-    plain, _ = run(lambda net: {})
+    plain, _ = run(lambda net, epochs: {})
     def stop(record):
         if record["epoch"] == 2: raise Stop
     with pytest.raises(Stop): run(make(), tmp_path / "c.safetensors", stop)
     resumed, again = run(make(), tmp_path / "c.safetensors")
     for other in (plain, resumed): assert all(map(torch.equal, net.state_dict().values(), other.state_dict().values()))
     np.testing.assert_equal(again, history)     # nan equals nan here
-    assert [r["epoch"] for r in checked(history)] == [1, 3, 4] and epochs_done(net, params.steps) == 5
+    assert [r["epoch"] for r in checked(history)] == [1, 3, 4]
 
 
 def test_a_record_without_a_check_can_be_kept_and_printed(tmp_path, capsys):
@@ -285,31 +286,16 @@ def test_descent_maps():
     assert len(show_descent(net, batch, maps, 1).axes) == 5
 
 
-# --- cost
+# --- going on from a model
 
-PLAIN = TrackSettings(update_every=1000, peaks=PeakSettings(not_found=0.0, hard_negative=1e9, distractor=1e9))
-
-
-@pytest.mark.parametrize("box", [BoxSettings(), BoxSettings(num_boxes=3, rounds=4, top_boxes=1), BoxSettings("ascent"),
-                                 BoxSettings("fixed")])
-def test_a_frame_costs_what_its_parts_cost(box):
-    "In a frame without an update the tracker computes backbone, classifier and box branch, and nothing else that counts."
-    net, card = make_net(), dataclasses.replace(CARD, track=dataclasses.replace(PLAIN, box=box))
-    tracker = Tracker(net, card)
-    tracker.init(BLOCKS[0].frame(0), BLOCKS[0].boxes_xywh[0])
-    counted = macs_of(lambda: tracker.update(BLOCKS[0].frame(1)))
-    assert tracker.last.peak.verdict != "lost"
-    costs = {c.part: c for c in part_costs(net, card)}
-    assert counted == sum(costs[part].macs for part in ("backbone", "classifier", "box branch"))
-    assert costs["total"].parameters == count_parameters(net) == sum(c.parameters for c in costs.values()) // 2
-    assert costs["total"].macs == sum(c.macs for c in costs.values()) // 2
-
-
-def test_an_update_costs_its_steps():
-    "Each step is two products of features and filter on the whole memory (gradient, response), after one for the scores."
-    def cost(**track):
-        rows = part_costs(make_net(), dataclasses.replace(CARD, track=TrackSettings(**track)))
-        return {row.part: row.macs for row in rows}["filter update"]
-    product = PARAMS.heads.cls_dim * 4 * 4 * 9 * 9 * TrackSettings().memory.size
-    assert [cost(update_steps=n, update_every=1) for n in range(4)] == [0, 3 * product, 5 * product, 7 * product]
-    assert cost(update_steps=2, update_every=4) == 5 * product // 4
+def test_training_goes_on_from_a_model_of_the_same_architecture(tmp_path):
+    "Every copy starts with the weights of the file, whose crop may differ; another architecture or no file is refused."
+    path = save_model(tmp_path / "m.safetensors", make_net(7), dataclasses.replace(CARD, crop_px=96))
+    run = start_retrain(BLOCKS, GENOTYPE, dataclasses.replace(PARAMS, start_from=str(path)), CPU)
+    kept = load_model(path)[0].state_dict()
+    for net in run.copies:
+        assert net.training and all(torch.equal(net.state_dict()[k], v) for k, v in kept.items())
+    wider = dataclasses.replace(PARAMS, start_from=str(path), heads=HeadSettings(8, 16, 4, 8))
+    with pytest.raises(UserError, match="architecture is not the recipe's"): start_retrain(BLOCKS, GENOTYPE, wider, CPU)
+    gone = dataclasses.replace(PARAMS, start_from=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(UserError, match="is not a tirnas model"): start_retrain(BLOCKS, GENOTYPE, gone, CPU)

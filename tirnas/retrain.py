@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PartRates', 'RetrainParams', 'batch_loss', 'shard_gradients', 'mean_gradients', 'align_copies', 'side_by_side',
-           'rate_at', 'gradient_norms', 'part_groups', 'RetrainRun', 'start_retrain', 'retrain_epoch', 'retrain']
+           'rate_at', 'gradient_norms', 'part_groups', 'RetrainRun', 'load_start', 'start_retrain', 'retrain_epoch',
+           'retrain']
 
 # %% ../nbs/42_retrain.ipynb #fdb91630
 import copy
@@ -17,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .core import fingerprint, resume_state, save_state, seed_everything, use_threads
+from .core import UserError, fingerprint, resume_state, root, save_state, seed_everything, use_threads
 from .data.crops import Augmentation
 from .data.episodes import Episodes, EpisodeSampler, EpisodeSettings, prefetch
 from .data.sequences import Sequence, digest
 from .dimp.iou import draw_proposals
-from .dimp.card import ModelCard
+from .dimp.card import ModelCard, load_model
 from .dimp.net import HeadSettings, TrackingNet
 from .dimp.online import TrackSettings
 from .losses import LossWeights, joint_loss
@@ -62,6 +63,7 @@ class RetrainParams:
     filter_steps: int           # steepest descent steps of the model predictor
     num_proposals: int          # boxes for the box branch, per test frame
     backbone: BackboneSettings
+    start_from: str | None      # a model file of the same architecture to go on from; None: from random weights
     macro: Macro                # of a searched backbone
     heads: HeadSettings
     episodes: EpisodeSettings
@@ -162,12 +164,23 @@ class RetrainRun:
         align_copies(self.copies)
         return {k: sum(t[k] for t in terms) / len(terms) for k in terms[0]} | gradient_norms(self.copies[0], mean)
 
+# %% ../nbs/42_retrain.ipynb #306c5023
+def load_start(net: TrackingNet, path: Path | str, card: ModelCard) -> None:
+    "Give a network the weights of a model file; a UserError where `card` describes another architecture than the file's."
+    trained, other = load_model(path)
+    of = lambda c: (c.backbone, c.genotype, c.macro, c.heads)
+    if of(other) != of(card):
+        raise UserError(f"start_from is {path}, whose architecture is not the recipe's: give a model of the same backbone, "
+                        "genotype, macro and heads, or null")
+    net.load_state_dict(trained.state_dict())
+
 # %% ../nbs/42_retrain.ipynb #d3a56154
 def start_retrain(sequences: Items[Sequence], genotype: Genotype | None, params: RetrainParams, device: torch.device) -> RetrainRun:
     "A fresh run, everything seeded; a pretrained backbone has its weights."
     seed_everything(params.seed)
     net = params.card(genotype, {}).build().to(device).train()
     load_pretrained(net.backbone, params.backbone)
+    if params.start_from: load_start(net, root() / params.start_from, params.card(genotype, {}))
     sampler = EpisodeSampler(sequences, params.episodes, params.augmentation, params.seed)
     copies = [net, *(copy.deepcopy(net) for _ in range(params.shards - 1))]
     return RetrainRun(params, copies, params.weights.make(part_groups(net, params.rates)), sampler, device)
@@ -183,10 +196,10 @@ def retrain_epoch(run: RetrainRun, epoch: int) -> dict:
 # %% ../nbs/42_retrain.ipynb #b29b3cf3
 def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: RetrainParams, device: torch.device,
             checkpoint: Path | str | None = None, report: Callable[[dict], None] = lambda record: None,
-            validate: Callable[[TrackingNet], dict[str, float]] = lambda net: {}):
+            validate: Callable[[TrackingNet, int], dict[str, float]] = lambda net, epochs: {}):
     """Train the network: (net, one record an epoch); `checkpoint` is written each epoch and resumed from.
 
-    `validate` sees a copy of the network in evaluation mode after each epoch; what it returns joins the record."""
+    `validate` sees a copy of the network in evaluation mode and the number of epochs done; what it returns joins the record."""
     mark = fingerprint(params, genotype, digest(sequences), str(device))
     run, history = start_retrain(sequences, genotype, params, device), []
     net = run.copies[0]
@@ -195,7 +208,7 @@ def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: Retra
         run.optimiser.load_state_dict(state["optimiser"])
         history = state["history"]
     for epoch in range(len(history), params.epochs):
-        history.append(retrain_epoch(run, epoch) | validate(copy.deepcopy(net).eval()))
+        history.append(retrain_epoch(run, epoch) | validate(copy.deepcopy(net).eval(), epoch + 1))
         if checkpoint:
             save_state(checkpoint, {"fingerprint": mark, "net": net.state_dict(), "optimiser": run.optimiser.state_dict(), "history": history})
         report(history[-1])

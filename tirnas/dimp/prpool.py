@@ -35,10 +35,10 @@ def bin_weights(start: torch.Tensor, end: torch.Tensor, num_bins: int, num_cells
 # %% ../../nbs/30_prpool.ipynb #c399fe66
 def prroi_pool(feat_BCHW: torch.Tensor, boxes_BNxyxy: torch.Tensor, bins: int, stride: int) -> torch.Tensor:
     "Average the map over bins x bins cells of each box (B, N, 4), xyxy in crop pixels: (B, N, C, bins, bins)."
-    height, width = feat_BCHW.shape[-2:]
+    channels, height, width = feat_BCHW.shape[1:]
     x0, y0, x1, y1 = to_cells(boxes_BNxyxy, stride).unbind(-1)
     rows_BNPH = bin_weights(y0, y1, bins, height)
     cols_BNQW = bin_weights(x0, x1, bins, width)
-    num_boxes = boxes_BNxyxy.shape[1]
-    half_BCNQH = (cols_BNQW.flatten(1, 2)[:, None] @ feat_BCHW.transpose(2, 3)).unflatten(2, (num_boxes, bins))
-    return (rows_BNPH[:, None] @ half_BCNQH.transpose(3, 4)).transpose(1, 2)
+    half = rows_BNPH.flatten(1, 2) @ feat_BCHW.permute(0, 2, 3, 1).flatten(2)
+    half_BNPWC = half.unflatten(1, rows_BNPH.shape[1:3]).unflatten(3, (width, channels))
+    return (cols_BNQW[:, :, None] @ half_BNPWC).permute(0, 1, 4, 2, 3)
