@@ -8,9 +8,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from blocks import BLOCKS, CPU, EPISODES
+from blocks import BLOCKS, CPU, EPISODES, PARAMS
 
-from tirnas.bilevel import WeightSettings
 from tirnas.core import UserError, load_state, print_record, save_state
 from tirnas.data.crops import Augmentation
 from tirnas.data.episodes import EpisodeSampler
@@ -18,24 +17,16 @@ from tirnas.data.layouts import Place
 from tirnas.data.sequences import Sequence
 from tirnas.dimp.card import load_model, save_model
 from tirnas.dimp.net import HeadSettings
-from tirnas.dimp.online import TrackSettings
 from tirnas.health import (checked, clip_success, descent_maps, embed_targets, first_frames, hardest_triplets,
                            health_warnings, hold_out, mean_success, show_descent, show_health, show_triplets,
                            unmoved, validation, worst_of_each)
-from tirnas.losses import LossWeights, batch_hard_triplet
-from tirnas.nets.cells import Macro
+from tirnas.losses import batch_hard_triplet
 from tirnas.nets.cost import count_parameters, macs_of
 from tirnas.nets.genotype import random_genotype
-from tirnas.nets.pretrained import BackboneSettings
 from tirnas.objective import to_tensors
-from tirnas.retrain import PartRates, RetrainParams, retrain, start_retrain
+from tirnas.retrain import retrain, start_retrain
 from tirnas.tracker import Tracker
 
-PARAMS = RetrainParams(
-    seed=0, epochs=3, steps=2, shards=2, warmup_steps=1, validate_sequences=1, validate_every=2, filter_steps=2,
-    num_proposals=4, backbone=BackboneSettings("searched"), start_from=None, macro=Macro("single", 3, 4, 4), heads=HeadSettings(8, 8, 4, 8),
-    episodes=EPISODES, augmentation=Augmentation(), loss=LossWeights(1.0, 1.0, 0.1, 10.0, 1.0, 0.3, 1.0, 1.0),
-    weights=WeightSettings("sgd", 0.01, 0.001, 0.9, 3e-4, 5.0), rates=PartRates(1.0, 1.0, 1.0, 1.0, 1.0), track=TrackSettings())
 GENOTYPE = random_genotype("single", 3)
 CARD = PARAMS.card(GENOTYPE, {})
 

@@ -54,7 +54,7 @@ def started(net_and_card, peaks=PeakSettings(), box=FIXED, **others):
 def knowledge(tracker):
     "All that a tracker knows, copied."
     memory = tracker.target.memory
-    tensors = memory.feat, memory.centers, memory.weights, tracker.target.filter_1Dkk, *tracker.target.modulation
+    tensors = memory.feat, memory.places, memory.weights, tracker.target.filter_1Dkk, *tracker.target.modulation
     return [tracker.box.copy(), *(t.clone().numpy() for t in tensors), tracker.generator.get_state().numpy()]
 
 
@@ -136,7 +136,7 @@ def test_2_3_one_half_pixel_convention_from_frame_to_scores_and_back(stride, siz
 def test_3_2_fifteen_samples_and_modulation_from_the_first_alone(net_and_card):
     tracker = started(net_and_card)
     memory = tracker.target.memory
-    assert memory.first == len(memory.feat) == 15 and torch.equal(memory.centers[13:], memory.centers[:1].expand(2, 2))
+    assert memory.first == len(memory.feat) == 15 and torch.equal(memory.places[13:], memory.places[:1].expand(2, 2))
     for dropped in memory.feat[13:]:
         dead = (dropped == 0).all(2).all(1)
         assert 0 < dead.sum() < len(dead) and torch.allclose(dropped[~dead], memory.feat[0][~dead] / 0.8)
@@ -152,7 +152,7 @@ def test_3_3_first_samples_stay_and_weights_sum_to_one(settings):
     memory = Memory(torch.arange(15.0)[:, None, None, None], torch.zeros(15, 2), settings)
     for n in range(300):
         memory.add(torch.full((1, 1, 1), 100.0 + n), torch.ones(2), rng.choice([settings.rate, settings.hard_rate]))
-        assert torch.equal(memory.feat[:first].flatten(), torch.arange(15.0)) and (memory.centers[:first] == 0).all()
+        assert torch.equal(memory.feat[:first].flatten(), torch.arange(15.0)) and (memory.places[:first] == 0).all()
         assert abs(memory.weights.double().sum() - 1) < 1e-6 and memory.weights[:first].sum() >= settings.first_share - 1e-6
         assert (memory.feat == 100.0 + n).any() and len(memory.feat) == min(16 + n, settings.size)
 
@@ -228,7 +228,7 @@ def test_3_4_steps_of_an_update(net_and_card, peaks, steps):
     before = tracker.target.filter_1Dkk.clone()
     tracker.update(scene(1))
     memory = tracker.target.memory
-    iterates = tracker.net.classifier.optimiser(before, memory.feat[None], memory.centers[None], 4, memory.weights[None])
+    iterates = tracker.net.classifier.optimiser(before, memory.feat[None], memory.places[None], 4, memory.weights[None])
     near = [torch.allclose(tracker.target.filter_1Dkk, f, atol=1e-7) for f in iterates]
     assert near == [n == steps for n in range(5)]
     assert np.isclose(memory.weights[-1], MemorySettings().hard_rate if peaks is HARD else MemorySettings().rate)

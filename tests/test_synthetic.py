@@ -369,9 +369,21 @@ def test_benchmark_seeds_are_never_training_seeds():
     assert min(scene.seed for scene in simtir.simtir_scenes().values()) >= (10 ** 9 - 1) * 10 ** 6 + 10 ** 6
 
 
+def leaves(value, name=""):
+    "The numbers and texts of a nested record, by name."
+    if dataclasses.is_dataclass(value): value = dataclasses.asdict(value)
+    if isinstance(value, (list, tuple)): value = dict(enumerate(value))
+    if not isinstance(value, dict): return {name: value}
+    return {k: v for key, part in value.items() for k, v in leaves(part, f"{name}.{key}").items()}
+
+
 def test_stored_scenes_are_those_of_the_list():
+    "Up to the last digits: exp and pow of other vector instructions round otherwise."
     for name, scene in simtir.simtir_scenes().items():
-        assert sim.read_scene(SAMPLES / name / "scene.yaml") == scene
+        stored, drawn = leaves(sim.read_scene(SAMPLES / name / "scene.yaml")), leaves(scene)
+        assert stored.keys() == drawn.keys()
+        for key, value in drawn.items():
+            assert stored[key] == value or isinstance(value, float) and stored[key] == pytest.approx(value, rel=1e-11), (name, key)
 
 
 @pytest.mark.parametrize("number", [0, 11])

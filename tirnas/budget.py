@@ -27,7 +27,7 @@ def frame_work(net: TrackingNet, card: ModelCard) -> dict[str, Callable]:
     feats = net.backbone(crop)
     feat, vectors = cls.features(feats), branch.reference(feats, box)
     filter_1Dkk = cls.initialiser(feat[None], box[None])
-    memory = tuple(t.expand(track.memory.size, *t.shape[1:])[None] for t in (feat, cls.centers(box)))
+    memory = tuple(t.expand(track.memory.size, *t.shape[1:])[None] for t in (feat, cls.places(box)))
     work = {"backbone": lambda: net.backbone(crop), "classifier head": lambda: cls.features(feats),
             "filter application": lambda: apply_filter(filter_1Dkk, feat[None]),
             "filter update": lambda: cls.optimiser(filter_1Dkk, *memory, track.update_steps)}

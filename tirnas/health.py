@@ -237,7 +237,7 @@ WIDTH = 6.9     # inches, of any number of panels
 def show_descent(net: TrackingNet, batch: Episodes, maps: torch.Tensor, target: int, size: float = 1.3):
     "Draw the last test frame of a target and its score maps on one scale, the true place marked; returns the figure."
     rows, box = maps[:, target, -1].cpu().numpy(), batch.boxes_xywh[target, -1]
-    x, y = net.classifier.centers(torch.tensor(box)).tolist()
+    x, y = net.classifier.places(torch.tensor(box))[:2].tolist()
     panels = len(rows) + 1
     shape = (panels * min(size, WIDTH / panels), min(size, WIDTH / panels) + 0.3)
     fig, axes = plt.subplots(1, panels, figsize=shape, dpi=90, layout="constrained")

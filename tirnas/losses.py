@@ -12,6 +12,7 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 
+from .core import UserError, check_ranges
 from .boxes import iou, xywh_to_cxcywh, cxcywh_to_xywh
 from .dimp.filter import gaussian_label, from_score_cells
 from .dimp.iou import shift_to
@@ -96,10 +97,14 @@ class LossWeights:
     label_sigma: float      # width of the score label, cells
     shift: float            # way to the target predicted by the box branch; DiMP has none
 
+    def __post_init__(self):
+        check_ranges(self, "loss.", **{name: (0, float("inf")) for name in vars(self)})
+        if self.label_sigma == 0: raise UserError("loss.label_sigma is 0: give a width above 0, in cells")
+
 # %% ../nbs/40_losses.ipynb #e679469c
-def score_losses(scores: list[torch.Tensor], centers_PT2: torch.Tensor, sigma: float) -> dict[str, torch.Tensor]:
-    "Cross entropy of the last iterate and mean hinge loss of all, for the true centres in score cells."
-    label = gaussian_label(centers_PT2, scores[0].shape[-2:], sigma)
+def score_losses(scores: list[torch.Tensor], places_PT: torch.Tensor, sigma: float) -> dict[str, torch.Tensor]:
+    "Cross entropy of the last iterate and mean hinge loss of all, for the true places."
+    label = gaussian_label(places_PT, scores[0].shape[-2:], sigma)
     hinge = torch.stack([hinge_loss(s, label) for s in scores]).mean()
     return {"classification": classification_loss(scores[-1], label), "hinge": hinge}
 
@@ -109,7 +114,7 @@ def joint_loss(net: TrackingNet, images_PKCHW, boxes_PKxywh, proposals_PTNxywh, 
     out = net(images_PKCHW, boxes_PKxywh, proposals_PTNxywh, iterations)
     half = boxes_PKxywh.shape[1] // 2
     tests = boxes_PKxywh[:, half:]
-    terms = score_losses(out.scores, net.classifier.centers(tests), weights.label_sigma)
+    terms = score_losses(out.scores, net.classifier.places(tests), weights.label_sigma)
     terms["overlap"], terms["shift"] = overlap_loss(out.rounds, tests), shift_loss(out.rounds, tests)
     embed = net.classifier.embed(out.feat_PKDHW.flatten(0, 1), boxes_PKxywh.flatten(0, 1)).unflatten(0, boxes_PKxywh.shape[:2])
     terms["triplet"] = batch_hard_triplet(embed, weights.margin)

@@ -28,13 +28,13 @@ def lift_first(weights_M: np.ndarray, first: int, share: float) -> np.ndarray:
 
 # %% ../nbs/44_memory.ipynb #5a0d29fb
 class Memory:
-    "Samples for the filter: features (M, D, H, W), centres (M, 2) in score cells, weights (M,) that sum to one."
+    "Samples for the filter: features (M, D, H, W), places (M, 2 or 4) as for `distance_map`, weights (M,) that sum to one."
 
-    def __init__(self, feat_MDHW: torch.Tensor, centers_M2: torch.Tensor, settings: MemorySettings):
+    def __init__(self, feat_MDHW: torch.Tensor, places_M: torch.Tensor, settings: MemorySettings):
         self.settings, self.first = settings, len(feat_MDHW)
         self._weights, self._worth = np.full(self.first, 1 / self.first), np.full(self.first, np.inf)
-        self._feat, self._centers = (t.new_empty(settings.size, *t.shape[1:]) for t in (feat_MDHW, centers_M2))
-        self._feat[:self.first], self._centers[:self.first] = feat_MDHW, centers_M2
+        self._feat, self._places = (t.new_empty(settings.size, *t.shape[1:]) for t in (feat_MDHW, places_M))
+        self._feat[:self.first], self._places[:self.first] = feat_MDHW, places_M
 
     @property
     def feat(self) -> torch.Tensor:
@@ -42,19 +42,19 @@ class Memory:
         return self._feat[:len(self._weights)]
 
     @property
-    def centers(self) -> torch.Tensor:
-        "Their centres, a view."
-        return self._centers[:len(self._weights)]
+    def places(self) -> torch.Tensor:
+        "Their places, a view."
+        return self._places[:len(self._weights)]
 
     @property
     def weights(self) -> torch.Tensor:
         "How much each sample counts."
         return torch.from_numpy(self._weights).to(self._feat)
 
-    def add(self, feat_DHW: torch.Tensor, center_2: torch.Tensor, rate: float) -> None:
+    def add(self, feat_DHW: torch.Tensor, place: torch.Tensor, rate: float) -> None:
         "Keep a sample with weight `rate`; a full memory gives up its least worthy one that is not of the first frame."
         slot = self._free_slot()
-        self._feat[slot], self._centers[slot] = feat_DHW, center_2
+        self._feat[slot], self._places[slot] = feat_DHW, place
         self._worth *= 1 - rate
         self._worth[slot] = rate
         self._weights = lift_first(add_weight(self._weights, slot, rate), self.first, self.settings.first_share)

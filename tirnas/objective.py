@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .bilevel import AdamSettings, WeightSettings, check_ranges
-from .core import UserError
+from .bilevel import AdamSettings, WeightSettings
+from .core import UserError, check_ranges
 from .data.crops import Augmentation
 from .data.episodes import Episodes, EpisodeSampler, EpisodeSettings, split_halves
 from .data.sequences import Sequence
@@ -166,7 +166,7 @@ def judge_maps(classifier: Classifier, maps: dict[int, torch.Tensor], boxes_PKxy
     "Loss and hits of one classifier on the backbone's maps: cross entropy, and the filter's own loss."
     scores, _ = classify_maps(classifier, maps, boxes_PKxywh, params.filter_steps)
     tests = boxes_PKxywh[:, boxes_PKxywh.shape[1] // 2:]
-    terms = score_losses(scores, classifier.centers(tests), params.label_sigma)
+    terms = score_losses(scores, classifier.places(tests), params.label_sigma)
     return Outcome(terms["classification"] + params.hinge * terms["hinge"], hit_share(scores[-1], tests, classifier))
 
 

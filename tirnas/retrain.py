@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PartRates', 'RetrainParams', 'batch_loss', 'shard_gradients', 'mean_gradients', 'align_copies', 'side_by_side',
-           'rate_at', 'gradient_norms', 'part_groups', 'RetrainRun', 'load_start', 'start_retrain', 'retrain_epoch',
-           'retrain']
+           'rate_at', 'gradient_norms', 'part_groups', 'RetrainRun', 'load_start', 'start_digest', 'start_retrain',
+           'retrain_epoch', 'retrain']
 
 # %% ../nbs/42_retrain.ipynb #fdb91630
 import copy
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .core import UserError, fingerprint, resume_state, root, save_state, seed_everything, use_threads
+from .core import UserError, check_ranges, fingerprint, resume_state, root, save_state, seed_everything, use_threads
 from .data.crops import Augmentation
-from .data.episodes import Episodes, EpisodeSampler, EpisodeSettings, prefetch
+from .data.episodes import Episodes, EpisodeSettings, prefetch
 from .data.sequences import Sequence, digest
+from .data.unrolled import Unrolled, UnrolledSampler, UnrollSettings
 from .dimp.iou import draw_proposals
 from .dimp.card import ModelCard, load_model
 from .dimp.net import HeadSettings, TrackingNet
@@ -42,6 +44,8 @@ class PartRates:
     initialiser: float      # of the filter
     optimiser: float        # of the filter
     box_branch: float
+
+    def __post_init__(self): check_ranges(self, "rates.", **{name: (0, float("inf")) for name in vars(self)})
 
     def of(self, name: str) -> float:
         "The share of the parameter of this name in a `TrackingNet`."
@@ -67,11 +71,17 @@ class RetrainParams:
     macro: Macro                # of a searched backbone
     heads: HeadSettings
     episodes: EpisodeSettings
+    unroll: UnrollSettings      # crops that the network's own boxes lead to
     augmentation: Augmentation
     loss: LossWeights
     weights: WeightSettings
     rates: PartRates
     track: TrackSettings        # for the model file
+
+    def __post_init__(self):
+        inf = float("inf")
+        check_ranges(self, "retrain.", seed=(0, inf), epochs=(1, inf), steps=(1, inf), shards=(1, inf), warmup_steps=(0, inf),
+                     validate_sequences=(0, inf), validate_every=(1, inf), filter_steps=(0, inf), num_proposals=(1, inf))
 
     def card(self, genotype: Genotype | None, origin: dict) -> ModelCard:
         "What the model file will say; a fixed backbone has no genotype."
@@ -147,7 +157,7 @@ class RetrainRun:
     params: RetrainParams
     copies: list[TrackingNet]
     optimiser: torch.optim.Optimizer
-    sampler: EpisodeSampler
+    sampler: UnrolledSampler
     device: torch.device
 
     def batches(self, step: int) -> list[tuple[int, Episodes]]:
@@ -174,6 +184,11 @@ def load_start(net: TrackingNet, path: Path | str, card: ModelCard) -> None:
                         "genotype, macro and heads, or null")
     net.load_state_dict(trained.state_dict())
 
+
+def start_digest(params: RetrainParams) -> str | None:
+    "What tells one start from another under the same name: the hash of the file's bytes."
+    return hashlib.sha256((root() / params.start_from).read_bytes()).hexdigest() if params.start_from else None
+
 # %% ../nbs/42_retrain.ipynb #d3a56154
 def start_retrain(sequences: Items[Sequence], genotype: Genotype | None, params: RetrainParams, device: torch.device) -> RetrainRun:
     "A fresh run, everything seeded; a pretrained backbone has its weights."
@@ -181,7 +196,7 @@ def start_retrain(sequences: Items[Sequence], genotype: Genotype | None, params:
     net = params.card(genotype, {}).build().to(device).train()
     load_pretrained(net.backbone, params.backbone)
     if params.start_from: load_start(net, root() / params.start_from, params.card(genotype, {}))
-    sampler = EpisodeSampler(sequences, params.episodes, params.augmentation, params.seed)
+    sampler = UnrolledSampler(sequences, params.episodes, params.augmentation, params.seed, params.unroll.share)
     copies = [net, *(copy.deepcopy(net) for _ in range(params.shards - 1))]
     return RetrainRun(params, copies, params.weights.make(part_groups(net, params.rates)), sampler, device)
 
@@ -196,11 +211,12 @@ def retrain_epoch(run: RetrainRun, epoch: int) -> dict:
 # %% ../nbs/42_retrain.ipynb #b29b3cf3
 def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: RetrainParams, device: torch.device,
             checkpoint: Path | str | None = None, report: Callable[[dict], None] = lambda record: None,
-            validate: Callable[[TrackingNet, int], dict[str, float]] = lambda net, epochs: {}):
+            validate: Callable[[TrackingNet, int], dict[str, float]] = lambda net, epochs: {},
+            unroll: Callable[[TrackingNet, int], list[Unrolled]] = lambda net, epochs: []):
     """Train the network: (net, one record an epoch); `checkpoint` is written each epoch and resumed from.
 
-    `validate` sees a copy of the network in evaluation mode and the number of epochs done; what it returns joins the record."""
-    mark = fingerprint(params, genotype, digest(sequences), str(device))
+    `unroll` is asked before each epoch for crops that the network led itself to. It and `validate` see a copy of the network in evaluation mode and the number of epochs done; what it returns joins the record."""
+    mark = fingerprint(params, genotype, digest(sequences), str(device), start_digest(params))
     run, history = start_retrain(sequences, genotype, params, device), []
     net = run.copies[0]
     if state := resume_state(checkpoint, mark):
@@ -208,6 +224,7 @@ def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: Retra
         run.optimiser.load_state_dict(state["optimiser"])
         history = state["history"]
     for epoch in range(len(history), params.epochs):
+        run.sampler.take(unroll(copy.deepcopy(net).eval(), epoch))
         history.append(retrain_epoch(run, epoch) | validate(copy.deepcopy(net).eval(), epoch + 1))
         if checkpoint:
             save_state(checkpoint, {"fingerprint": mark, "net": net.state_dict(), "optimiser": run.optimiser.state_dict(), "history": history})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STUCK_SHARE', 'DISPLAY_RANGE', 'Window', 'search_window', 'split_span', 'tame_stuck', 'crop_frame', 'normalise',
            'jitter_box', 'Augmentation', 'smear', 'lower_resolution', 'add_stripes', 'jump_gain', 'bend_contrast',
-           'shift_over_zeros', 'erase_rectangle', 'Look', 'draw_look', 'refilm', 'augment']
+           'shift_over_zeros', 'erase_rectangle', 'cover_target', 'Look', 'draw_look', 'refilm', 'augment']
 
 # %% ../../nbs/12_crops.ipynb #28989425
 import dataclasses
@@ -102,12 +102,13 @@ class Augmentation:
     smear: float = 0.0         # longest motion blur, crop pixels
     low_res: float = 0.0       # probability of a detector with fewer pixels
     erase: float = 0.0         # probability of an erased rectangle
+    cover: float = 0.0         # probability, per test frame, that something hides a part of the target
     pad_px: int = 0            # largest shift of the crop over a border of zeros
 
     def __post_init__(self):
         for name, value in vars(self).items():
             if value < 0: raise UserError(f"augmentation.{name} is {value}: give 0, which switches it off, or more")
-            if name in ("flip", "polarity", "gain_jump", "low_res", "erase") and value > 1:
+            if name in ("flip", "polarity", "gain_jump", "low_res", "erase", "cover") and value > 1:
                 raise UserError(f"augmentation.{name} is {value}: it is a probability, from 0 to 1")
 
 # %% ../../nbs/12_crops.ipynb #0d353a36
@@ -165,6 +166,21 @@ def erase_rectangle(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     crop[y:y + h, x:x + w] = 0
     return crop
 
+# %% ../../nbs/12_crops.ipynb #b88c8ccb
+def cover_target(crop: np.ndarray, box_xywh: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    "A copy of the crop in which a flat thing hides a part of the box (4,), from one of its four sides."
+    side, axis, level = len(crop), int(rng.integers(2)), crop[tuple(rng.integers(0, len(crop), 2))]
+    spans = [None, None]
+    start, size = box_xywh[axis], box_xywh[2 + axis]
+    depth, reach = rng.uniform(0.2, 0.65) * size, rng.uniform(0.2, 2) * size
+    spans[axis] = (start - reach, start + depth) if rng.random() < 0.5 else (start + size - depth, start + size + reach)
+    start, size = box_xywh[1 - axis], box_xywh[3 - axis]
+    spans[1 - axis] = (start - rng.uniform(0, 2) * size, start + (1 + rng.uniform(0, 2)) * size)
+    (x0, x1), (y0, y1) = (np.clip(np.rint(span), 0, side).astype(int) for span in spans)
+    covered = crop.copy()
+    covered[y0:y1, x0:x1] = level
+    return covered
+
 # %% ../../nbs/12_crops.ipynb #4d61d29b
 @dataclasses.dataclass(frozen=True)
 class Look:
@@ -197,6 +213,7 @@ def refilm(crop: np.ndarray, look: Look, settings: Augmentation, rng: np.random.
 def augment(crop: np.ndarray, box_xywh: np.ndarray, look: Look, settings: Augmentation, rng: np.random.Generator):
     "A normalised crop (H, W) and its box (4,) after the target's `look` and the changes of a single frame."
     box = np.array(box_xywh, dtype=float)
+    if settings.cover and rng.random() < settings.cover: crop = normalise(cover_target(crop, box, rng))
     if look.flip: crop, box[0] = np.ascontiguousarray(crop[:, ::-1]), crop.shape[1] - box[0] - box[2]
     filmed = refilm(crop, look, settings, rng)
     if filmed is not crop: crop = normalise(filmed)

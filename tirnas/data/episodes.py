@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GAP_GROWTH', 'PARTS', 'usable_frames', 'within_gap', 'draw_frames', 'draw_usable', 'Episodes', 'EpisodeSettings',
-           'is_still', 'count_stills', 'draw_readable', 'cut_crop', 'cut_target', 'check_episodes', 'EpisodeSampler',
-           'prefetch', 'crops_per_second', 'time_shares', 'split_halves']
+           'is_still', 'count_stills', 'draw_readable', 'jittered_window', 'cut_crop', 'cut_target', 'check_episodes',
+           'EpisodeSampler', 'prefetch', 'crops_per_second', 'time_shares', 'split_halves']
 
 # %% ../../nbs/13_episodes.ipynb #29073746
 import cProfile
@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ..core import UserError
-from .crops import Augmentation, Look, augment, crop_frame, draw_look, jitter_box, normalise, search_window
+from ..core import UserError, check_ranges
+from .crops import Augmentation, Look, Window, augment, crop_frame, draw_look, jitter_box, normalise, search_window
 from .sequences import Sequence
 
 # %% ../../nbs/13_episodes.ipynb #37e75458
@@ -84,6 +84,11 @@ class EpisodeSettings:
     with_replacement: bool = False  # True: targets and frames may come twice (DiMP); False: P x K different ones
     still_share: float = 0.25       # chance that a target is a still image where the data has both
 
+    def __post_init__(self):
+        inf = float("inf")
+        check_ranges(self, "episodes.", num_pedestrians=(1, inf), num_frames=(2, inf), crop_px=(16, inf), search_factor=(1, inf), max_gap=(0, inf),
+                     center_jitter=(0, inf), scale_jitter=(0, inf), still_share=(0, 1))
+
 # %% ../../nbs/13_episodes.ipynb #423931ff
 def is_still(sequence: Sequence) -> bool:
     "Whether a sequence is a single image, told without reading its annotation."
@@ -113,23 +118,28 @@ def draw_readable(sequence: Sequence, usable: np.ndarray, settings: EpisodeSetti
     raise UserError(f"no frame of {sequence.name} with a usable box can be read: replace its files or remove the sequence")
 
 # %% ../../nbs/13_episodes.ipynb #c17be083
-def cut_crop(frame: np.ndarray, box_xywh: np.ndarray, strength: float, settings: EpisodeSettings, look: Look,
-             augmentation: Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    "A training crop (S, S) and its box (4,) in it; `strength` scales the jitter."
+def jittered_window(box_xywh: np.ndarray, strength: float, settings: EpisodeSettings, rng: np.random.Generator) -> Window:
+    "A window around a disturbed copy of a box (4,); `strength` scales the jitter."
     near = jitter_box(box_xywh, strength * settings.center_jitter, strength * settings.scale_jitter, rng)
-    window = search_window(near, settings.search_factor, settings.crop_px)
-    crop = normalise(crop_frame(frame, window))
-    return augment(crop, window.to_crop(box_xywh), look, augmentation, rng)
+    return search_window(near, settings.search_factor, settings.crop_px)
+
+
+def cut_crop(frame: np.ndarray, box_xywh: np.ndarray, window: Window, look: Look, augmentation: Augmentation,
+             rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    "A training crop (S, S) and its box (4,) in it."
+    return augment(normalise(crop_frame(frame, window)), window.to_crop(box_xywh), look, augmentation, rng)
 
 
 def cut_target(sequence: Sequence, usable: np.ndarray, settings: EpisodeSettings, augmentation: Augmentation,
                rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Crops (K, S, S), boxes (K, 4) and frame indices of one target with one look; train frames get half of the jitter."
     indices, frames = draw_readable(sequence, usable, settings, rng)
-    look = draw_look(augmentation, rng)
-    strengths = [0.5 if k < len(indices) // 2 else 1.0 for k in range(len(indices))]
-    pairs = [cut_crop(frames[t], sequence.boxes_xywh[t], strength, settings, look, augmentation, rng)
-             for t, strength in zip(indices.tolist(), strengths)]
+    look, half = draw_look(augmentation, rng), len(indices) // 2
+    ways = [(0.5, dataclasses.replace(augmentation, cover=0.0))] * half + [(1.0, augmentation)] * (len(indices) - half)
+    pairs = []
+    for t, (strength, how) in zip(indices.tolist(), ways):
+        window = jittered_window(sequence.boxes_xywh[t], strength, settings, rng)
+        pairs.append(cut_crop(frames[t], sequence.boxes_xywh[t], window, look, how, rng))
     crops, boxes = zip(*pairs)
     return np.stack(crops), np.stack(boxes), indices
 
@@ -141,8 +151,6 @@ def check_episodes(sequences: Items[Sequence], settings: EpisodeSettings) -> Non
     if s.num_pedestrians > len(sequences) and not s.with_replacement:
         raise UserError(f"num_pedestrians is {s.num_pedestrians} but there are {len(sequences)} sequences to draw from: "
                         "a target would be its own negative; give fewer or more sequences")
-    if s.num_frames < 2: raise UserError(f"num_frames is {s.num_frames}: an episode needs 2 or more")
-    if not 0 <= s.still_share <= 1: raise UserError(f"still_share is {s.still_share}: it is a chance, from 0 to 1")
 
 # %% ../../nbs/13_episodes.ipynb #ae484ae6
 class EpisodeSampler:
@@ -157,11 +165,14 @@ class EpisodeSampler:
 
     def __call__(self, step: int) -> Episodes:
         "The batch of this step; a pure function of the seed and the step."
-        rng, s = np.random.default_rng([self.seed, step]), self.settings
+        rng = np.random.default_rng([self.seed, step])
         chosen = self._targets(rng)
-        cuts = [cut_target(self.sequences[i], self._frames(i), s, self.augmentation, rng) for i in chosen]
+        cuts = [self._cut(i, rng) for i in chosen]
         images, boxes, indices = (np.stack(part) for part in zip(*cuts))
         return Episodes(images[:, :, None], boxes, tuple(self.sequences[i].name for i in chosen), indices)
+
+    def _cut(self, i: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return cut_target(self.sequences[i], self._frames(i), self.settings, self.augmentation, rng)
 
     def _frames(self, i: int) -> np.ndarray:
         if i not in self._usable: self._usable[i] = usable_frames(self.sequences[i].boxes_xywh)

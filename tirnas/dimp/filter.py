@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUM_KNOTS', 'KNOT_STEP', 'apply_filters', 'apply_filter', 'apply_adjoint', 'to_score_cells', 'from_score_cells',
-           'box_centers', 'distance_map', 'gaussian_label', 'InstanceNorm', 'FilterInitialiser', 'lookup',
+           'box_centers', 'distance_map', 'gaussian_label', 'stretches', 'InstanceNorm', 'FilterInitialiser', 'lookup',
            'FilterOptimiser', 'descent_step']
 
 # %% ../../nbs/31_filter.ipynb #ffbc7b68
@@ -56,18 +56,23 @@ def box_centers(boxes_xywh: torch.Tensor) -> torch.Tensor:
     return boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2
 
 
-def distance_map(centers: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
-    "Distance (..., H, W) in cells of each cell to a centre (..., 2) given as x and y in cells."
-    ys = torch.arange(hw[0], device=centers.device, dtype=centers.dtype)
-    xs = torch.arange(hw[1], device=centers.device, dtype=centers.dtype)
-    dx2 = (xs - centers[..., :1]) ** 2
-    dy2 = (ys - centers[..., 1:]) ** 2
-    return (dy2[..., :, None] + dx2[..., None, :] + 1e-12).sqrt()
+def distance_map(places: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
+    "Distance (..., H, W) of each cell to a place: x, y (..., 2) in cells, or x, y and the two `stretches` (..., 4) to divide by."
+    ys = torch.arange(hw[0], device=places.device, dtype=places.dtype)
+    xs = torch.arange(hw[1], device=places.device, dtype=places.dtype)
+    dx, dy = xs - places[..., :1], ys - places[..., 1:2]
+    if places.shape[-1] == 4: dx, dy = dx / places[..., 2:3], dy / places[..., 3:]
+    return ((dy ** 2)[..., :, None] + (dx ** 2)[..., None, :] + 1e-12).sqrt()
 
 
 def gaussian_label(centers: torch.Tensor, hw: tuple[int, int], sigma: float) -> torch.Tensor:
     "exp(-d^2 / 2 sigma^2) for the distance map of the centres; `sigma` in cells."
     return torch.exp(-distance_map(centers, hw) ** 2 / (2 * sigma ** 2))
+
+# %% ../../nbs/31_filter.ipynb #55e3b157
+def stretches(boxes_xywh: torch.Tensor) -> torch.Tensor:
+    "Half-axes (..., 2), x and y, of an ellipse of area pi with the shape of boxes (..., 4), each between one half and two."
+    return (boxes_xywh[..., 2:] / boxes_xywh[..., 2:].prod(-1, keepdim=True).sqrt()).clamp(0.5, 2)
 
 # %% ../../nbs/31_filter.ipynb #448d005c
 class InstanceNorm(nn.Module):
@@ -130,7 +135,7 @@ class FilterOptimiser(nn.Module):
         return lookup(self.label, distance), torch.sigmoid(lookup(self.mask_logit, distance)), lookup(self.weight, distance)
 
     def forward(self, filter_BDkk, feat_BTDHW, centers_BT2, iterations: int, sample_weight_BT=None) -> list[torch.Tensor]:
-        "All iterates, the given filter first; centres in score cells, sample weights default to 1 / T."
+        "All iterates, the given filter first; places as for `distance_map`, sample weights default to 1 / T."
         size, frames = filter_BDkk.shape[-1], feat_BTDHW.shape[1]
         hw = tuple(n + 1 - size % 2 for n in feat_BTDHW.shape[-2:])
         label, mask, weight = self.maps(distance_map(centers_BT2, hw))

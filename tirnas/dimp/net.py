@@ -16,7 +16,7 @@ from torch import nn
 
 from ..boxes import xywh_to_xyxy
 from ..core import UserError
-from .filter import FilterInitialiser, FilterOptimiser, InstanceNorm, apply_filters, box_centers, to_score_cells
+from .filter import FilterInitialiser, FilterOptimiser, InstanceNorm, apply_filters, box_centers, stretches, to_score_cells
 from .iou import BoxBranch, move_boxes
 from .prpool import prroi_pool
 
@@ -39,6 +39,7 @@ class HeadSettings(ClassifierSettings):
     "Sizes of classifier and box branch."
     iou_dim: int            # width of the box branch
     cls_fuse: bool = False  # let the classifier read the map of stride 16, enlarged and added, besides that of stride 8
+    cls_elliptic: bool = False  # stretch the filter's label and mask to the shape of the target; DiMP: no
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,8 +51,9 @@ class HeadSettings(ClassifierSettings):
 class Classifier(nn.Module):
     "Feature head, filter initialiser and filter optimiser (DiMP, section 3)."
 
-    def __init__(self, channels: dict[int, int], heads: ClassifierSettings, fuse: bool = False):
+    def __init__(self, channels: dict[int, int], heads: ClassifierSettings, fuse: bool = False, elliptic: bool = False):
         super().__init__()
+        self.elliptic = elliptic
         dim, self.size, self.stride = heads.cls_dim, heads.filter_size, heads.cls_stride
         self.head = nn.Conv2d(channels[self.stride], dim, 3, padding=1, bias=False)
         nn.init.normal_(self.head.weight, std=math.sqrt(2 / (9 * dim)))
@@ -66,14 +68,15 @@ class Classifier(nn.Module):
         if self.lift is not None: feat = feat + nn.functional.interpolate(self.lift(feats[16]), scale_factor=2, mode="bilinear")
         return self.norm(feat)
 
-    def centers(self, boxes_xywh: torch.Tensor) -> torch.Tensor:
-        "Centres (..., 2) of boxes in score cells."
-        return to_score_cells(box_centers(boxes_xywh), self.stride, self.size)
+    def places(self, boxes_xywh: torch.Tensor) -> torch.Tensor:
+        "Places of boxes for `distance_map`: centres in score cells (..., 2), with stretches (..., 4) where the label is elliptic."
+        centers = to_score_cells(box_centers(boxes_xywh), self.stride, self.size)
+        return torch.cat([centers, stretches(boxes_xywh)], -1) if self.elliptic else centers
 
     def filters(self, feat_PTDHW: torch.Tensor, boxes_PTxywh: torch.Tensor, iterations: int) -> list[torch.Tensor]:
         "Filter iterates (P, D, k, k) from train frames, the initial one first."
         first = self.initialiser(feat_PTDHW, boxes_PTxywh)
-        return self.optimiser(first, feat_PTDHW, self.centers(boxes_PTxywh), iterations)
+        return self.optimiser(first, feat_PTDHW, self.places(boxes_PTxywh), iterations)
 
     def embed(self, feat_BDHW: torch.Tensor, boxes_Bxywh: torch.Tensor) -> torch.Tensor:
         "What the filter initialiser would see: features pooled from a box, (B, D k k), of unit length."
@@ -126,7 +129,7 @@ class TrackingNet(nn.Module):
     def __init__(self, backbone: nn.Module, heads: HeadSettings):
         super().__init__()
         self.backbone, self.heads = backbone, heads
-        self.classifier = Classifier(backbone.channels, heads, heads.cls_fuse)
+        self.classifier = Classifier(backbone.channels, heads, heads.cls_fuse, heads.cls_elliptic)
         self.box_branch = BoxBranch(backbone.channels, heads.iou_dim)
 
     def forward(self, images_PKCHW: torch.Tensor, boxes_PKxywh: torch.Tensor, proposals_PTNxywh: torch.Tensor,
