@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tirnas.core import UserError
-from tirnas.data.crops import (DISPLAY_RANGE, Augmentation, Look, Window, add_stripes, augment, bend_contrast, crop_frame, draw_look,
+from tirnas.data.crops import (cover_target, DISPLAY_RANGE, Augmentation, Look, Window, add_stripes, augment, bend_contrast, crop_frame, draw_look,
                                erase_rectangle, jitter_box, jump_gain, lower_resolution, normalise, search_window, shift_over_zeros,
                                smear, tame_stuck)
 from tirnas.data.episodes import EpisodeSampler, EpisodeSettings
@@ -317,3 +317,29 @@ def test_a_crop_without_contrast_stays_finite():
 @pytest.mark.parametrize("key, value, said", [("flip", 1.5, "probability"), ("low_res", 2, "probability"), ("noise", -0.1, "0, which switches it off"), ("pad_px", -3, "pad_px")])
 def test_strengths_out_of_range(key, value, said):
     with pytest.raises(UserError, match=said): Augmentation(**{key: value})
+
+
+def test_a_cover_is_one_rectangle_of_one_value_that_hides_a_part_of_the_box_from_a_side():
+    "On a ramp no two pixels are alike, so what changed is what was covered."
+    crop = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    x, y, w, h = box = (20, 12, 16, 36)
+    sides = set()
+    for seed in range(60):
+        covered = cover_target(crop, np.array(box, float), np.random.default_rng(seed))
+        changed = covered != crop
+        assert len(np.unique(covered[changed])) == 1 and covered[changed][0] in crop
+        inside, hidden = changed[y:y + h, x:x + w], covered == covered[changed][0]
+        assert (hidden == np.outer(hidden.any(1), hidden.any(0))).all() or hidden.sum() == np.outer(changed.any(1), changed.any(0)).sum() + 1
+        assert 0.15 < inside.mean() < 0.7
+        edges = {"top": inside[0], "bottom": inside[-1], "left": inside[:, 0], "right": inside[:, -1]}
+        whole = {name for name, edge in edges.items() if edge.mean() > 0.98}
+        assert len(whole) == 1
+        sides |= whole
+    assert sides == {"top", "bottom", "left", "right"}
+
+
+def test_a_cover_does_not_move_the_box():
+    crop, box = normalise(np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)), np.array([20.0, 12, 16, 36])
+    settings = Augmentation(cover=1.0)
+    covered, same = augment(crop, box, Look(False, False, 1.0), settings, np.random.default_rng(1))
+    assert np.array_equal(same, box) and not np.array_equal(covered, crop) and abs(covered.mean()) < 1e-5 and abs(covered.std() - 1) < 1e-4

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 
 from tirnas.boxes import iou
 from tirnas.dimp.filter import (FilterOptimiser, apply_adjoint, apply_filter, apply_filters, descent_step, distance_map,
-                                from_score_cells, lookup, to_score_cells)
+                                from_score_cells, gaussian_label, lookup, stretches, to_score_cells)
+from tirnas.dimp.net import Classifier, ClassifierSettings
 from tirnas.dimp.iou import draw_proposals, refine_boxes
 from tirnas.dimp.prpool import prroi_pool
 
@@ -169,6 +170,30 @@ def test_lookup_beyond_the_table_is_its_end():
 def test_score_cells_round_trip(size, stride):
     points = torch.rand(10, 2, dtype=torch.float64) * 100
     assert torch.allclose(from_score_cells(to_score_cells(points, stride, size), stride, size), points)
+
+
+def test_a_stretched_label_is_the_gaussian_of_an_ellipse():
+    "Cell by cell from the definition; half-axes sqrt(w / h) and its inverse, between one half and two."
+    boxes = torch.tensor([[10.0, 4, 18, 50], [3, 9, 40, 20], [0, 0, 10, 90]], dtype=torch.float64)
+    centers, half = torch.tensor([[5.3, 7.8], [2.0, 2.5], [8.1, 3.0]], dtype=torch.float64), stretches(boxes)
+    for (cx, cy), (_, _, w, h), (rx, ry), label in zip(centers, boxes, half, gaussian_label(torch.cat([centers, half], -1), (11, 13), 1.2)):
+        assert rx == pytest.approx(min(max((w / h) ** 0.5, 0.5), 2)) and ry == pytest.approx(min(max((h / w) ** 0.5, 0.5), 2))
+        for y in range(11):
+            for x in range(13):
+                d2 = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2
+                assert label[y, x].item() == pytest.approx(torch.exp(-d2 / (2 * 1.2 ** 2)).item(), rel=1e-9, abs=1e-12)
+
+
+def test_an_elliptic_classifier_learns_another_filter_and_a_square_box_the_same():
+    torch.manual_seed(0)
+    round_one, feat = Classifier({8: 6, 16: 6}, ClassifierSettings(8, 6, 4)), 0.3 * torch.randn(1, 2, 6, 12, 12)
+    stretched = Classifier({8: 6, 16: 6}, ClassifierSettings(8, 6, 4), elliptic=True)
+    stretched.load_state_dict(round_one.state_dict())
+    square, tall = torch.tensor([[[40.0, 30, 24, 24]] * 2]), torch.tensor([[[40.0, 20, 15, 45]] * 2])
+    last = lambda c, box: c.filters(feat, box, 3)[-1]
+    with torch.no_grad():
+        assert torch.allclose(last(round_one, square), last(stretched, square), atol=1e-6)
+        assert not torch.allclose(last(round_one, tall), last(stretched, tall), atol=1e-3)
 
 
 def test_proposals_overlap_and_repeat():

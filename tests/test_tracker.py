@@ -1,14 +1,17 @@
 """The online tracker with a network of random weights: what must hold whatever the weights; and its smaller parts."""
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from tirnas.core import UserError
 from tirnas.data.crops import search_window
-from tirnas.dimp.card import ModelCard, save_model
+from tirnas.dimp.card import ModelCard, load_model, save_model
 from tirnas.dimp.net import HeadSettings, TrackingNet
 from tirnas.dimp.online import SIZE_FROM, BoxSettings, MemorySettings, PeakSettings, TrackSettings
 from tirnas.inference import fold_norms
@@ -16,9 +19,9 @@ from tirnas.memory import Memory
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
 from tirnas.nets.pretrained import make_backbone
-from tirnas.peaks import between_cells
+from tirnas.peaks import Peak, between_cells
 from tirnas.refine import damp_size, start_boxes
-from tirnas.tracker import Tracker
+from tirnas.tracker import Tracker, find_peak, judged_state
 from tirnas.views import first_views
 
 
@@ -133,13 +136,19 @@ def test_update_before_init(tracker):
 def whole(path, card): return save_model(path, card.build(), card).read_bytes()
 
 
+def with_nan(net):
+    net.requires_grad_(False).box_branch.out.bias.fill_(torch.nan)
+    return net
+
+
 @pytest.mark.parametrize("spoil, said", [
     (lambda path, card: path.write_bytes(whole(path, card)[:-100]), "is not a tirnas model"),
     (lambda path, card: path.write_bytes(whole(path, card)[:50]), "is not a tirnas model"),
     (lambda path, card: save_model(path, card.build(), dataclasses.replace(card, heads=HeadSettings(8, 32, 4, 16))), "does not hold the weights"),
     (lambda path, card: save_model(path, card.build(), dataclasses.replace(card, backbone="resnet18")), "does not hold the weights"),
+    (lambda path, card: save_model(path, with_nan(card.build()), card), "box_branch.out.bias holds NaN"),
     (lambda path, card: torch.save(card.build().state_dict(), path), "is not a tirnas model")],
-    ids=["short of weights", "short of its header", "other heads", "another backbone", "pickle"])
+    ids=["short of weights", "short of its header", "other heads", "another backbone", "NaN", "pickle"])
 def test_files_that_are_no_model(tracker, tmp_path, spoil, said):
     torch.manual_seed(0)
     spoil(path := tmp_path / "model.safetensors", tracker.card)
@@ -152,6 +161,47 @@ def test_a_model_from_its_file_is_the_same_tracker(tracker, tmp_path):
     net, frames = tracker.card.build(), [scene(t) for t in range(5)]
     loaded = Tracker.load(save_model(tmp_path / "model.safetensors", net, tracker.card))
     for (a, _), (b, _) in zip(follow(Tracker(net, tracker.card), frames, BOX), follow(loaded, frames, BOX)): assert np.array_equal(a, b)
+
+
+def test_a_file_from_before_a_setting_takes_its_default(tracker, tmp_path):
+    torch.manual_seed(0)
+    path = save_model(tmp_path / "model.safetensors", tracker.card.build(), tracker.card)
+    with safe_open(path, framework="pt") as f: header, weights = json.loads(f.metadata()["tirnas"]), {k: f.get_tensor(k) for k in f.keys()}
+    del header["heads"]["cls_elliptic"], header["track"]["box"]["max_aspect"], header["track"]["peaks"]
+    save_file(weights, path, metadata={"tirnas": json.dumps(header)})
+    card = load_model(path)[1]
+    assert card.heads.cls_elliptic is False and card.track.box.max_aspect == BoxSettings().max_aspect and card.track.peaks == PeakSettings()
+    header["heads"]["cls_fused"] = True
+    save_file(weights, path, metadata={"tirnas": json.dumps(header)})
+    with pytest.raises(UserError, match="cls_fused is unknown"): load_model(path)
+
+
+def test_a_refused_start_leaves_the_target_before_it(tracker):
+    frames = [scene(t) for t in range(4)]
+    one, other = (Tracker(tracker.net, tracker.card) for _ in range(2))
+    for t in (one, other): t.init(frames[0], BOX)
+    with pytest.raises(UserError): one.init(frames[0], (0, 0, 1, 1))
+    for frame in frames[1:]: assert np.array_equal(one.update(frame)[0], other.update(frame)[0])
+
+
+def test_a_model_loaded_in_inference_mode_can_be_trained_and_tracks(tracker, tmp_path):
+    path = save_model(tmp_path / "model.safetensors", tracker.card.build(), tracker.card)
+    with torch.inference_mode(): loaded = Tracker.load(path)
+    assert not any(p.is_inference() for p in loaded.net.parameters())
+
+
+def test_confidence_is_that_of_the_map_wherever_the_peak_lies(tracker):
+    "A window that favours the middle chooses the peak; it does not make the tracker less sure of it."
+    scores = np.full((17, 17), 0.01)
+    scores[3, 4] = 0.9
+    peak = find_peak(scores, np.array([54.0, 41, 20, 46]), tracker.card.heads, PeakSettings(window=0.8))
+    assert (peak.x, peak.y, peak.score) == (4, 3, 0.9) and judged_state(peak) == (pytest.approx(1 / (1 + np.exp(-8 * 0.4))), "held")
+    scores[3, 4] = 0.55    # weighed, still found; a confidence of a half and more
+    assert judged_state(find_peak(scores, np.array([54.0, 41, 20, 46]), tracker.card.heads, PeakSettings(window=0.5, not_found=0.1))).confidence > 0.5
+
+
+def test_what_is_hardly_there_is_not_called_held():
+    for score, status in ((0.2, "uncertain"), (0.24, "held")): assert judged_state(Peak(0, 0, score, "normal")).status == status
 
 
 # its parts
