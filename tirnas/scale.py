@@ -177,7 +177,7 @@ def resize_box(box_xywh: np.ndarray, factors_wh: np.ndarray) -> np.ndarray:
     cx, cy, w, h = xywh_to_cxcywh(np.asarray(box_xywh, dtype=float))
     return cxcywh_to_xywh(np.array([cx, cy, *(np.array([w, h]) * factors_wh)]))
 
-
+# %% ../nbs/49_scale.ipynb #a6437935
 class ScaleFilter:
     "Follows the size of a target whose centre is known: `init`, then for each frame `update` and `learn`."
 

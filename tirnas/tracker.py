@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATUS', 'DOUBT', 'Target', 'start_sizes', 'see', 'learn_first', 'steps_due', 'learn_more', 'score_frame',
-           'find_peak', 'move_to_peak', 'fit_by_branch', 'fit_to_frame', 'Sight', 'judged_state', 'Tracker',
+           'find_peak', 'move_to_peak', 'fit_by_branch', 'fit_to_frame', 'Sight', 'judged_state', 'seek', 'Tracker',
            'known_models', 'find_model']
 
 # %% ../nbs/50_tracker.ipynb #7bd9ced8
@@ -142,6 +142,19 @@ def judged_state(peak: Peak) -> TrackState:
     confidence, status = 0.5 + 0.5 * math.tanh(foreground_logit(peak.score) / 2), STATUS[peak.verdict]
     return TrackState(confidence, "uncertain" if status == "held" and confidence < DOUBT else status)
 
+# %% ../nbs/50_tracker.ipynb #473d0a0d
+def seek(net: TrackingNet, target: Target, frame: np.ndarray, window: Window, box_xywh: np.ndarray, settings: TrackSettings,
+         generator: torch.Generator) -> tuple[np.ndarray, Sight, torch.Tensor]:
+    "The target's box (4,) given the last one, frame pixels; what was seen; and the features (D, H, W) to learn from."
+    feats, feat, scores = score_frame(net, target.filter_1Dkk, frame, window)
+    box, overlap = window.to_crop(box_xywh), None
+    peak = find_peak(scores, box, net.heads, settings.peaks)
+    if peak.verdict != "lost":
+        box = move_to_peak(box, scores, peak, net.heads)
+        box, overlap = fit_by_branch(net.box_branch, feats, target, box, settings.box, generator)
+        box_xywh = fit_to_frame(window.to_frame(box), frame, target)
+    return box_xywh, Sight(window, scores, peak, overlap), feat
+
 # %% ../nbs/50_tracker.ipynb #7ea94d3f
 class Tracker:
     "Tracks one target with a trained network: `init(frame, box_xywh)`, then `update(frame) -> (box_xywh, TrackState)`."
@@ -163,32 +176,24 @@ class Tracker:
         frame = guard.check(frame, 0)
         box = check_start(box_xywh, frame.shape)
         check_target(frame, box)
-        window = search_window(box, self.card.search_factor, self.card.crop_px)
         generator = torch.Generator().manual_seed(self.seed)
-        target = learn_first(self.net, frame, window, box, self.settings, generator)
+        target = learn_first(self.net, frame, self._window(box), box, self.settings, generator)
         self.guard, self.box, self.number, self.last, self.generator, self.target = guard, box, 0, None, generator, target
 
     @torch.inference_mode()
     def update(self, frame: np.ndarray) -> tuple[np.ndarray, TrackState]:
         "The target's box in the next frame, and how sure the tracker is of it."
         if self.box is None: raise UserError("the tracker has no target: call init with a frame and a box first")
-        frame, window = self.guard.check(frame, self.number + 1), self._window()
-        self.number, box, overlap = self.number + 1, window.to_crop(self.box), None
-        feats, feat, scores = score_frame(self.net, self.target.filter_1Dkk, frame, window)
-        peak = find_peak(scores, box, self.card.heads, self.settings.peaks)
-        if peak.verdict != "lost":
-            box = move_to_peak(box, scores, peak, self.card.heads)
-            branch = self.net.box_branch
-            box, overlap = fit_by_branch(branch, feats, self.target, box, self.settings.box, self.generator)
-            self.box = fit_to_frame(window.to_frame(box), frame, self.target)
-        if STATUS[peak.verdict] == "held":
+        frame, window = self.guard.check(frame, self.number + 1), self._window(self.box)
+        self.number += 1
+        self.box, self.last, feat = seek(self.net, self.target, frame, window, self.box, self.settings, self.generator)
+        if STATUS[(peak := self.last.peak).verdict] == "held":
             box = window.to_crop(self.box)
             learn_more(self.net.classifier, self.target, feat, box, peak.verdict, self.number, self.settings)
             if self.target.sizes: self.target.sizes.learn(frame, self.box)
-        self.last = Sight(window, scores, peak, overlap)
         return self.box.copy(), judged_state(peak)
 
-    def _window(self) -> Window: return search_window(self.box, self.card.search_factor, self.card.crop_px)
+    def _window(self, box_xywh: np.ndarray) -> Window: return search_window(box_xywh, self.card.search_factor, self.card.crop_px)
 
 # %% ../nbs/50_tracker.ipynb #eee6232f
 def _home() -> Path:

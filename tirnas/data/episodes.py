@@ -167,8 +167,7 @@ class EpisodeSampler:
         "The batch of this step; a pure function of the seed and the step."
         rng = np.random.default_rng([self.seed, step])
         chosen = self._targets(rng)
-        cuts = [self._cut(i, rng) for i in chosen]
-        images, boxes, indices = (np.stack(part) for part in zip(*cuts))
+        images, boxes, indices = (np.stack(part) for part in zip(*(self._cut(i, rng) for i in chosen)))
         return Episodes(images[:, :, None], boxes, tuple(self.sequences[i].name for i in chosen), indices)
 
     def _cut(self, i: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
