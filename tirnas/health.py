@@ -85,6 +85,7 @@ def validation(sequences: Items[Sequence], params: RetrainParams, genotype: Geno
     "A callback for `retrain`: mean success AUC over the first frames of these videos; NaN in epochs without a check."
     clips = [(s, first_frames(s, num_frames)) for s in sequences]
     def validate(net: TrackingNet, epochs: int) -> dict[str, float]:
+        "The record of the check after so many epochs."
         due = epochs % params.validate_every == 0 or epochs == params.epochs
         return {"validation_success": mean_success(net, params, genotype, clips) if due else math.nan}
     return validate

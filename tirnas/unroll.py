@@ -50,6 +50,7 @@ def unrolling(sequences: Items[Sequence], params: RetrainParams, genotype: Genot
     "A callback for `retrain`: pieces of tracks that the network makes of some of the training videos."
     videos = [i for i, s in enumerate(sequences) if not is_still(s)]
     def unroll(net: TrackingNet, epoch: int) -> list[Unrolled]:
+        "Pieces for the epoch of this number."
         if not params.unroll.sequences or not videos: return []
         rng, pieces = np.random.default_rng([params.seed, epoch]), []
         tracker = Tracker(net, params.card(genotype, {}), undamped(params.track), next(net.parameters()).device)
