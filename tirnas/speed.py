@@ -56,15 +56,13 @@ def median_ms(call: Callable[[], object], seconds: float = 0.3) -> float:
     return statistics.median(times_ms)
 
 
-def time_parts(tracker, told: Callable[[], object] = lambda: None) -> list[PartTime]:
-    "Time of each part of a torch tracker on the processor, and its cost; `told` is called after each part."
+def time_parts(tracker) -> list[PartTime]:
+    "Time of each part of a torch tracker on the processor, and its cost."
     import torch
     from tirnas.budget import frame_work, part_costs
     net, card, times = tracker.net, tracker.card, {}
     with torch.inference_mode():
-        for part, call in frame_work(net, card).items():
-            times[part] = median_ms(call)
-            told()
+        for part, call in frame_work(net, card).items(): times[part] = median_ms(call)
     times["filter update"] *= min(card.track.update_steps, 1) / card.track.update_every
     rows = [row for row in part_costs(net, card) if row.part in times]
     return [PartTime(row.part, times[row.part], row.macs, row.parameters) for row in rows]
@@ -78,7 +76,7 @@ def bench(model: str, engine: str = "torch", frames: int = 100, rounds: int = 3,
     tracks = timed_rounds(tracker, pictures, first, rounds, told)
     if broken := [track.why for track in tracks if track.ended == "broken"]: raise UserError(f"{model} cannot be timed: {broken[0]}")
     rates, times = [fps_of(track.steps) for track in tracks], [s.ms for track in tracks for s in track.steps[1:]]
-    parts = [] if engine != "torch" else [part._asdict() for part in time_parts(tracker, told)]
+    parts = [] if engine != "torch" else [part._asdict() for part in time_parts(tracker)]
     held = sum(s.status == "held" for track in tracks for s in track.steps) / len(times)
     return {"model": model, "engine": engine, "fps": statistics.median(rates), "fps_of_rounds": rates, "median_ms": statistics.median(times),
             "first_frame_ms": statistics.median(track.steps[0].ms for track in tracks), "held": held, "frames": frames,

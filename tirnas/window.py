@@ -6,7 +6,8 @@
 __all__ = ['as_ppm', 'dragged_box', 'Window', 'Drag']
 
 # %% ../nbs/76_window.ipynb #4d779796
-import cv2
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from .core import UserError
@@ -58,15 +59,22 @@ class Window:
         if self.is_open: self.root.destroy()
         self.is_open = False
 
-    def ask_box(self, picture_HWC: np.ndarray, times: float) -> tuple | None:
-        "The box, frame pixels, that is drawn with the mouse on a picture `times` as large as the frame; None if the window is closed."
-        drawn: list = []
+    def ask_box(self, frames: Iterator[np.ndarray], picture_of: Callable, moving: bool) -> tuple[np.ndarray, tuple] | None:
+        """A frame and the box, frame pixels, that is drawn with the mouse on its picture; None if the window is closed or the
+        frames end. `moving`: other frames follow until the mouse is pressed, then the picture stands still."""
         self.root.title("tirnas: draw a box around the target")
-        self.show(picture_HWC)
-        drag = Drag(self.canvas, lambda start, end: drawn.append(dragged_box(start, end, times, picture_HWC.shape[:2])))
-        while self.is_open and not any(drawn): self.root.update(); self.root.after(10)
-        if self.is_open: drag.end()
-        return next(filter(None, drawn), None)
+        drawn, drag = [], Drag(self.canvas, lambda start, end: drawn.append((start, end)))
+        frame = shown = None
+        while self.is_open:
+            if frame is None or moving and not drag.start and not drawn: frame = next(frames, None)
+            if frame is None: break
+            if frame is not shown: picture, shown = picture_of(frame), frame; self.show(picture)
+            if drawn and (box := dragged_box(*drawn.pop(), picture.shape[1] / frame.shape[1], picture.shape[:2])):
+                drag.end()
+                return frame, box
+            self.root.update()
+            if not moving: self.root.after(10)
+        return None
 
 # %% ../nbs/76_window.ipynb #35b3be9a
 class Drag:
