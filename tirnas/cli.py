@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 import tirnas
-from .commands import benchmark, data, track      # their commands come with them
+from .commands import data, track, benchmark      # their commands come with them
 from .commands.shell import AsJson, Engine, Model, app, check_folder, print_json, shown
 from .core import UserError
 
@@ -123,7 +123,7 @@ def doctor(json: AsJson = False) -> None:
     if json: print_json({"tirnas": tirnas.__version__, "findings": [f._asdict() for f in findings]})
     else:
         for line in (f"tirnas {tirnas.__version__}", *as_lines(findings)): typer.echo(line)
-        typer.echo(f"{wrong} things are wrong (!)" if wrong else "nothing is wrong; what is marked - is not here, and needed by its extra alone")
+        typer.echo(f"{wrong} things are wrong (!)" if wrong else "nothing is wrong; what is marked - is not here, and tracking does without it")
     raise typer.Exit(int(wrong > 0))
 
 # %% ../nbs/81_cli.ipynb #7be6de30

@@ -26,10 +26,10 @@ def load_tracker(model: str, engine: str = "torch"):
     try:
         if engine == "torch": from tirnas.tracker import Tracker as Engine
         else: from tirnas.engine import OnnxTracker as Engine
+        return Engine.load(model)
     except ModuleNotFoundError as e:
         how = {"torch": "install torch, or give --engine onnx", "onnx": "pip install 'tirnas[deploy]', or give --engine torch"}
         raise UserError(f"engine {engine} cannot be used here, as there is no module {e.name}: {how[engine]}") from e
-    return Engine.load(model)
 
 # %% ../nbs/77_follow.ipynb #a961cd49
 class Step(NamedTuple):

@@ -96,4 +96,4 @@ def bench_lines(record: dict) -> list[str]:
     total = sum(part["ms"] for part in record["parts"])
     lines.append(f"{'part':20} {'ms a frame':>10} {'M MACs':>8} {'parameters':>11}")
     for part in record["parts"]: lines.append(f"{part['part']:20} {part['ms']:10.3f} {part['macs'] / 1e6:8.2f} {part['parameters']:11,}")
-    return [*lines, f"{'all of these':20} {total:10.3f}   each timed alone; crops, peak and Python are in none"]
+    return [*lines, f"{'all of these':20} {total:10.3f}   each timed alone, norms folded into the layers before them; crops, peak and Python are in none"]
