@@ -119,7 +119,7 @@ def test_the_first_box_is_drawn_with_the_mouse(screen, sequence, model, tmp_path
     wait_for(lambda: mouse("search", "--name", "draw a box") and look(screen).max() > 100)
     seen = look(screen)[..., 0]
     top, left = (int(v.min()) for v in np.nonzero(seen > 60))
-    times = 4       # 120 px wide frames are shown four times as large
+    times = 3       # 120 px wide frames are shown three times as large
     for action in (("mousemove", left + 20 * times, top + 30 * times), ("mousedown", 1), ("mousemove", left + 26 * times, top + 40 * times),
                    ("mousemove", left + 32 * times, top + 60 * times), ("mouseup", 1)):
         mouse(*action)

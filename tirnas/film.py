@@ -36,7 +36,7 @@ class Display:
 
 # %% ../nbs/75_film.ipynb #0e3ddff4
 STATUS_BGR = {"given": (255, 255, 255), "held": (90, 230, 90), "uncertain": (0, 190, 255), "lost": (80, 80, 255)}
-LEAST_WIDTH_PX = 480
+LEAST_WIDTH_PX = 320
 
 
 def caption(status: str, confidence: float | None) -> str:

@@ -35,7 +35,7 @@ class Window:
             self.root = tkinter.Tk()
         except ImportError as e:
             raise UserError("no window can be shown, as this Python has no Tk: install it (Debian: apt install python3-tk)") from e
-        except tkinter.TclError as e: raise UserError(f"no window can be shown ({e}): give --video to have a film instead") from e
+        except tkinter.TclError as e: raise UserError(f"no window can be shown ({e}): run this where there is a display") from e
         self.tk, self.is_open, self.image = tkinter, True, None
         self.root.title(title)
         self.root.protocol("WM_DELETE_WINDOW", self.close)
