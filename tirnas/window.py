@@ -42,6 +42,7 @@ class Window:
         for key in ("<Escape>", "q"): self.root.bind(key, lambda event: self.close())
         self.canvas = tkinter.Canvas(self.root, highlightthickness=0)
         self.canvas.pack()
+        self.root.focus_force()
 
     def show(self, picture_HWC: np.ndarray) -> bool:
         "Show a picture now; whether the window is still open."
