@@ -270,6 +270,12 @@ def test_onnx_says_what_it_lacks():
     assert "UserError: engine onnx cannot be used here, as there is no module" in run.stderr and "'tirnas[deploy]'" in run.stderr
 
 
+def test_without_torch_a_command_says_so():
+    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['models']; from tirnas.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, text=True, capture_output=True)
+    refused(run, "this command needs the module torch", "`tirnas doctor`")
+
+
 def test_a_camera_without_a_display_is_filmed(model, tmp_path, monkeypatch):
     "There is no camera here: frames stand in for it, from the place on where a camera's frames would come."
     monkeypatch.setattr("tirnas.data.sequences.open_source", lambda source: (map(walk, range(6)), None))

@@ -94,7 +94,7 @@ def export(
     "Write a model as ONNX graphs, for --engine onnx and other programs.  Example: tirnas export --model base --out base_onnx"
     check_folder(out)
     try: from tirnas.export import export_model
-    except ModuleNotFoundError as e: raise UserError(f"a model cannot be exported here, as there is no module {e.name}: pip install 'tirnas[deploy]'") from e
+    except ModuleNotFoundError as e: raise UserError(f"a model cannot be exported here, as there is no module {e.name}: pip install 'tirnas[export]'") from e
     export_model(model, out, int8=int8)
     typer.echo(f"{model} as ONNX graphs in {out}")
 
@@ -138,6 +138,8 @@ def run_app() -> int:
     "Run the command that was typed; its exit code."
     try: return app(prog_name="tirnas", standalone_mode=False) or 0
     except UserError as e: print(f"tirnas: {e}", file=sys.stderr)
+    except ModuleNotFoundError as e:
+        print(f"tirnas: this command needs the module {e.name}, which is not here: `tirnas doctor` says how to get it", file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
