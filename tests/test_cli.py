@@ -1,14 +1,30 @@
 """The command as a shell runs it: exit code 2 and one sentence for bad input, whole files for good."""
+import functools
+import http.server
 import json
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, shell
+from conftest import ENV, ROOT, shell
+from safetensors import safe_open
+from typer.testing import CliRunner
 
+from tirnas.cli import app
+from tirnas.core import UserError
 from tirnas.data.sequences import read_boxes, write_sequence
 from tirnas.dimp.card import ModelCard, save_model
 from tirnas.dimp.net import HeadSettings
+from tirnas.film import Film
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
 
@@ -123,12 +139,153 @@ def test_bad_sources(sequence, model, tmp_path):
     refused(tirnas("track", tmp_path / "text.mp4", *common), "cannot be opened as a video")
 
 
-def test_unreadable_image_in_the_middle(sequence, model, tmp_path):
-    (sequence / "img" / "0005.jpg").write_bytes(b"broken")
+BOX = ("--box", "21,31,12,30")
+
+
+def film_of(path):
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (got := capture.read())[0]: frames.append(got[1])
+    return frames
+
+
+@pytest.mark.parametrize("number, content, part", [
+    (5, b"broken", "0005.jpg cannot be read"), (7, cv2.imencode(".jpg", np.zeros((50, 60), np.uint8))[1].tobytes(), "the size in px changes")])
+def test_what_was_tracked_before_a_broken_frame_is_kept(sequence, model, tmp_path, number, content, part):
+    (sequence / "img" / f"{number:04d}.jpg").write_bytes(content)
+    out, film, record = tmp_path / "boxes.txt", tmp_path / "t.avi", tmp_path / "r.json"
+    run = tirnas("track", sequence / "img", *BOX, "--model", model, "--out", out, "--video", film, "--json", record)
+    refused(run, part, f"breaks at frame {number - 1}, counted from 0", f"the {number - 1} frames before it are in {out}")
+    told = json.loads(record.read_text())
+    assert len(read_boxes(out)) == len(film_of(film)) == len(told["frames"]) == number - 1 and told["summary"]["ended"] == "broken"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_broken_first_frame_leaves_nothing(sequence, model, tmp_path):
+    (sequence / "img" / "0001.jpg").write_bytes(b"broken")
     out = tmp_path / "boxes.txt"
     out.write_text("mine\n")
-    refused(tirnas("track", sequence / "img", "--box", "21,31,12,30", "--model", model, "--out", out), "0005.jpg cannot be read")
-    assert out.read_text() == "mine\n" and not [p for p in tmp_path.iterdir() if p.name.startswith(".boxes")]
+    before = sorted(tmp_path.rglob("*"))
+    refused(tirnas("track", sequence / "img", *BOX, "--model", model, "--out", out, "--video", tmp_path / "t.webm"), "0001.jpg cannot be read")
+    assert out.read_text() == "mine\n" and sorted(tmp_path.rglob("*")) == before
+
+
+def test_film_and_record_of_deep_frames(model, tmp_path):
+    "14-bit counts of an odd size: as many pictures as frames, lit, with a coloured box where the boxes say."
+    counts = [7900 + 2 * np.random.default_rng(t).normal(90, 4, (91, 121)) for t in range(12)]
+    for t, frame in enumerate(counts): frame[30:60, 20 + 2 * t:32 + 2 * t] += 160
+    truth = np.array([[20 + 2 * t, 30, 12, 30] for t in range(12)], dtype=float)
+    write_sequence(tmp_path / "deep", [c.astype(np.uint16) for c in counts], truth)
+    run = tirnas("track", tmp_path / "deep" / "img", "--box", "20,30,12,30", "--model", model, "--out", tmp_path / "b.txt",
+                 "--video", tmp_path / "new" / "t.webm", "--json", tmp_path / "r.json")
+    assert run.returncode == 0 and "film in" in run.stdout and "FFMPEG" not in run.stderr, run.stderr
+    pictures, told, boxes = film_of(tmp_path / "new" / "t.webm"), json.loads((tmp_path / "r.json").read_text()), read_boxes(tmp_path / "b.txt")
+    assert len(pictures) == len(boxes) == len(told["frames"]) == 12
+    assert told["summary"]["model"] == str(model) and told["summary"]["engine"] == "torch" and told["summary"]["fps"] > 0
+    assert told["frames"][0]["confidence"] is None and all(0 <= f["confidence"] <= 1 for f in told["frames"][1:])
+    assert {f["status"] for f in told["frames"]} <= {"given", "held", "uncertain", "lost"}
+    np.testing.assert_allclose([f["box_xywh"] for f in told["frames"]], boxes, atol=1e-4)
+    assert 20 < np.median(pictures[6]) < 160 and all(side % 2 == 0 for side in pictures[6].shape[:2])
+    times = 3       # 121 px are too few to see a text in
+    for picture, (x, y, w, h), frame in zip(pictures[1:], boxes[1:], told["frames"][1:]):
+        colour = np.ptp(picture.astype(int), axis=2) > 60
+        row = int((y + h / 2) * times)
+        columns = np.flatnonzero(colour[row]) if 0 <= row < len(colour) else []
+        sides = [side for side in (x * times, (x + w) * times) if 4 < side < picture.shape[1] - 4]
+        assert all(np.abs(columns - side).min() < 4 for side in sides), frame
+
+
+def long_walk(folder, count):
+    (folder / "img").mkdir(parents=True)
+    for t in range(count): cv2.imwrite(str(folder / "img" / f"{t + 1:05d}.jpg"), walk(t % 10))
+    return folder / "img"
+
+
+def test_ctrl_c_keeps_boxes_film_and_record(model, tmp_path):
+    words = ["tirnas", "track", long_walk(tmp_path / "long", 3000), *BOX, "--model", model, "--out", tmp_path / "b.txt",
+             "--video", tmp_path / "t.avi", "--json", tmp_path / "r.json"]
+    run = subprocess.Popen(list(map(str, words)), cwd=ROOT, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not (film := tmp_path / ".t.partial.avi").exists() or film.stat().st_size < 20000:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    kept = len(read_boxes(tmp_path / "b.txt"))
+    assert run.returncode == 130 and f"stopped; the {kept} frames so far are kept" in err and "Traceback" not in err, err
+    assert 0 < kept < 3000 and kept == len(film_of(tmp_path / "t.avi")) == len(json.loads((tmp_path / "r.json").read_text())["frames"])
+
+
+PAGE = """<video id=v muted src="{}"></video><script>
+const tell = text => fetch("/told?" + encodeURIComponent(text));
+v.onended = () => tell("played " + v.videoWidth + "x" + v.videoHeight + " to " + v.currentTime.toFixed(2));
+v.onerror = () => tell("error " + v.error.message); v.play();</script>"""
+
+
+@pytest.fixture
+def told_by_browser(tmp_path):
+    "A function that opens a page of `tmp_path` in Chromium and returns what the page fetches from /told?."
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not chromium: pytest.skip("needs Chromium: apt install chromium")
+    heard = queue.Queue()
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            if not self.path.startswith("/told?"): return super().do_GET()
+            heard.put(urllib.parse.unquote(self.path.partition("?")[2]))
+            self.send_error(404)
+        def log_message(self, *words): pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    words = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", "--no-proxy-server",
+             f"--user-data-dir={tmp_path}/home", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    opened = []
+    def ask(name):
+        opened.append(subprocess.Popen([*words, f"http://127.0.0.1:{server.server_port}/{name}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return heard.get(timeout=60)
+    yield ask
+    for browser in opened: browser.terminate(); browser.wait(20)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("suffix", (".webm", ".mp4"))
+def test_a_browser_plays_the_film(tmp_path, told_by_browser, suffix):
+    film = Film(tmp_path / f"t{suffix}", fps=25)
+    for t in range(10): film.add(cv2.cvtColor(walk(t), cv2.COLOR_GRAY2BGR))
+    film.close()
+    (tmp_path / "page.html").write_text(PAGE.format(film.path.name))
+    assert re.fullmatch(r"played 120x90 to 0\.(3|4)\d", said := told_by_browser("page.html")), said
+
+
+def test_track_refuses_before_anything_is_read(sequence, model, tmp_path):
+    common = ("track", sequence / "img", *BOX, "--model", model, "--out", tmp_path / "b.txt")
+    refused(tirnas(*common, "--video", tmp_path / "t.mov"), "names no format", ".webm (VP8)")
+    refused(tirnas(*common, "--json", tmp_path / "b.txt"), "--out and --json are both")
+    refused(tirnas(*common, "--engine", "caffe"), "engine 'caffe' is unknown: give one of torch, onnx")
+    refused(tirnas("track", "97", *BOX, "--model", model), "there is no such camera")
+    assert not (tmp_path / "b.txt").exists()
+
+
+def test_onnx_says_what_it_lacks():
+    code = "import sys; sys.modules['onnxruntime'] = None; from tirnas.follow import load_tracker; load_tracker('base', 'onnx')"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, text=True, capture_output=True)
+    assert "UserError: engine onnx cannot be used here, as there is no module" in run.stderr and "'tirnas[deploy]'" in run.stderr
+
+
+def test_without_torch_a_command_says_so():
+    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['models']; from tirnas.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, text=True, capture_output=True)
+    refused(run, "this command needs the module torch", "`tirnas doctor`")
+
+
+def test_a_camera_without_a_display_is_filmed(model, tmp_path, monkeypatch):
+    "There is no camera here: frames stand in for it, from the place on where a camera's frames would come."
+    monkeypatch.setattr("tirnas.data.sequences.open_source", lambda source: (map(walk, range(6)), None))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke(app, ["track", "0", *BOX, "--model", str(model)])
+    assert run.exit_code == 0 and "no window can be shown" in run.stderr and "film in track.webm" in run.stdout, run.output
+    assert len(read_boxes(tmp_path / "boxes.txt")) == 6 and film_of(tmp_path / "track.webm")
+    run = CliRunner().invoke(app, ["track", "0", "--model", str(model), "--out", "other.txt"])
+    assert str(run.exception).startswith("--box is missing") and "no window can be shown" in str(run.exception) and not (tmp_path / "other.txt").exists()
 
 
 def test_bad_data(sequence, tmp_path):
@@ -155,10 +312,34 @@ def test_bad_models(sequence, tmp_path):
     refused(tirnas("track", sequence / "img", "--box", "21,31,12,30", "--model", "huge", "--out", tmp_path / "b.txt"), "'huge' is neither a file")
 
 
-def test_bad_genotype(tmp_path):
+def asked(*words):
+    "What a command prints, run within this process, where torch is loaded already; mistakes are raised."
+    return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False).stdout
+
+
+def test_bad_genotypes(model, tmp_path):
     path = tmp_path / "g.json"
-    path.write_text("{}")
-    refused(tirnas("cost", path), "g.json")
+    for content, part in ((b"{}", "g.json"), (bytes(range(256)), "is no genotype, as it is not even text"), (None, "cannot be read")):
+        path.unlink(missing_ok=True)
+        if content is not None: path.write_bytes(content)
+        with pytest.raises(UserError, match=part): asked("cost", path)
+    with pytest.raises(UserError, match="is a model, not a genotype"): asked("cost", model)
+    refused(tirnas("cost", path), "g.json cannot be read")
+
+
+def test_models_and_cost_count_the_same_backbone(tmp_path):
+    records = json.loads(asked("models", "--json"))
+    for record in records:
+        with safe_open(record["file"], framework="np") as f:
+            sizes = {name: f.get_tensor(name).size for name in f.keys() if "running_" not in name}
+        assert record["parameters"] == sum(sizes.values())
+        assert record["backbone_parameters"] == sum(size for name, size in sizes.items() if name.startswith("backbone."))
+    lines = asked("models").splitlines()
+    assert "backbone" in lines[0] and "`tirnas cost` counts the backbone" in lines[-1]
+    path = tmp_path / "g.json"
+    path.write_text(random_genotype("dual", 1).to_json())
+    told = asked("cost", path, "--cells", 3, "--channels", 4, "--stem-stride", 4, "--input", 64)
+    assert "the backbone alone, with 3 cells, 4 channels, stem stride 4" in told and "`tirnas models`" in told
 
 
 def test_video_is_tracked(model, tmp_path):
@@ -295,3 +476,76 @@ def test_published_scores_come_with_their_cautions(sequence, tmp_path):
                  "--benchmark", "lsotb-tir", "--published")
     assert run.returncode == 0 and "Not comparable: mine, scored on 1 sequences" in run.stdout, run.stderr
     assert "37 trackers stored in the LSOTB-TIR toolkit" in run.stdout
+
+
+def test_data_list_of_a_detection_set_is_by_image(tmp_path):
+    (tmp_path / "images").mkdir()
+    for k in (1, 2, 3): cv2.imwrite(str(tmp_path / "images" / f"{k}.jpg"), walk(k))
+    objects = [{"id": n, "image_id": k, "category_id": 1, "bbox": [5 + 2 * n, 9, 12, 30], "iscrowd": 0} for n, k in enumerate([1] * 7 + [2] * 3)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [{"id": k, "file_name": f"{k}.jpg", "width": 120, "height": 90} for k in (1, 2, 3)],
+                                                    "annotations": objects, "categories": [{"id": 1, "name": "person"}]}))
+    run = tirnas("data", "list", tmp_path)
+    lines = run.stdout.splitlines()
+    assert run.returncode == 0 and len(lines) == 4 and lines[-1] == "10 objects on 2 images, layout coco", run.stdout + run.stderr
+    assert lines[1].split() == ["images/1.jpg", "7", "120x90", "7", "person"]
+    told = json.loads(asked("data", "list", tmp_path, "--json"))
+    assert [i["objects"] for i in told["images"]] == [7, 3] and told["layouts"] == ["coco"] and told["sequences"] == []
+
+
+def test_evaluate_in_short(sequence, tmp_path):
+    common = ("--data", sequence.parent, "--out")
+    assert tirnas("run", *common, tmp_path / "results", "--tracker", "constant").returncode == 0
+    run = tirnas("evaluate", *common, tmp_path / "s", "--results", tmp_path / "results", "--json")
+    told, scores = json.loads(run.stdout), json.loads((tmp_path / "s" / "scores.json").read_text())
+    assert told["benchmark"] == "simtir" and told["protocol"] == "official" and "fewer than 20 frames" in told["remarks"][0]
+    for number in ("success", "precision", "norm_precision"): assert told["trackers"]["constant"][number] == pytest.approx(scores["constant"][number])
+
+
+@pytest.mark.parametrize("words, part", [
+    (("track",), "missing argument"), (("trak",), "no such command 'trak'"), (("run", "--data", "."), "missing option"),
+    (("track", "x", "--origin", "2"), "--origin"), (("simulate", "x", "--frames", "many"), "--frames")])
+def test_mistakes_in_the_call_are_one_sentence(words, part):
+    run = tirnas(*words)
+    refused(run, part, " --help`")
+    assert len(run.stderr.splitlines()) == 1 and not run.stdout
+
+
+def test_version_and_the_module(tmp_path):
+    import tirnas as package
+    run = tirnas("--version")
+    assert run.stdout.startswith(f"tirnas {package.__version__}, Python ")
+    module = subprocess.run([sys.executable, "-m", "tirnas", "--version"], cwd=ROOT, env=ENV, text=True, capture_output=True)
+    assert module.stdout == run.stdout and module.returncode == 0
+
+
+def test_completion_in_bash(tmp_path):
+    "The script that `--show-completion` prints, loaded and asked as bash asks it."
+    if not shutil.which("bash"): pytest.skip("needs bash")
+    asked = 'COMP_WORDS=(tirnas {}); COMP_CWORD={}; _tirnas_completion tirnas; echo "${{COMPREPLY[@]}}"\n'
+    script = 'eval "$(_TIRNAS_COMPLETE=source_bash tirnas)"\n' + asked.format("eva", 1) + asked.format("track --model ''", 3) + asked.format("data ''", 2)
+    run = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=ENV, text=True, capture_output=True)
+    words = [line.split() for line in run.stdout.splitlines()]
+    assert words[0] == ["evaluate"] and {"base", "mini"} <= set(words[1]) and set(words[2]) == {"list", "check"}, run.stderr
+
+
+def test_a_reader_that_goes_away(tmp_path):
+    run = subprocess.run(["bash", "-c", "tirnas data list samples | head -1; echo ${PIPESTATUS[0]}"], cwd=ROOT, env=ENV, text=True, capture_output=True)
+    assert run.stdout.splitlines()[0].startswith("sequence") and "Traceback" not in run.stderr and run.stdout.splitlines()[1] in "01"
+
+
+def test_doctor_finds_what_is_wrong():
+    run = tirnas("doctor", "--json")
+    found = {(f["group"], f["name"]): f for f in json.loads(run.stdout)["findings"]}
+    assert run.returncode == 0 and found["packages", "numpy"]["found"] == np.__version__ and found["OpenCV", "version"]["found"] == cv2.__version__
+    assert found["OpenCV", "CSRT"]["state"] == ("ok" if hasattr(cv2, "TrackerCSRT_create") else "wrong")
+    for (group, name), f in found.items():
+        if group == "extras" and f["state"] == "optional": assert f"[{name}]'" in f["remedy"] and f["remedy"].startswith("pip install ")
+    ill = subprocess.run(["tirnas", "doctor"], cwd=ROOT, env=ENV | {"TIRNAS_THREADS": "all"}, text=True, capture_output=True)
+    assert ill.returncode == 1 and "TIRNAS_THREADS is 'all': give a whole number" in ill.stdout and "Traceback" not in ill.stderr
+
+
+def test_bench_counts_what_it_says(model):
+    told = json.loads(asked("bench", "--model", model, "--frames", 10, "--rounds", 2, "--json"))
+    assert len(told["fps_of_rounds"]) == 2 and told["frames"] == 10 and "thread" in told["threads"]
+    assert min(told["fps_of_rounds"]) <= told["fps"] <= max(told["fps_of_rounds"])
+    assert sum(part["ms"] for part in told["parts"]) > 0 and told["parts"][0]["part"] == "backbone"
