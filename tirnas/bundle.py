@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUNDLE_FORMAT', 'CARD', 'GRAPHS', 'BundleCard', 'digest', 'check_target_folder', 'write_bundle', 'read_bundle',
-           'read_graph', 'known_bundles', 'find_bundle']
+           'read_graph', 'shipped_home', 'known_bundles', 'find_bundle']
 
 # %% ../nbs/67_bundle.ipynb #a6487da8
 import dataclasses
@@ -21,7 +21,9 @@ from .dimp.online import TrackSettings
 # %% ../nbs/67_bundle.ipynb #6bfed02e
 BUNDLE_FORMAT = 1
 CARD = "card.json"
-GRAPHS = ("see", "begin", "label", "descend", "refine")
+GRAPHS = {"see": ("crops", "filter"), "begin": ("feat", "boxes", "map8", "map16"), "label": ("boxes",),
+          "descend": ("filter", "feat", "maps", "weights", "steps"),
+          "refine": ("map8", "map16", "vector8", "vector16", "boxes", "rounds")}     # and their inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +95,14 @@ def read_graph(path: Path, expected: str, again: str) -> bytes:
     return data
 
 # %% ../nbs/67_bundle.ipynb #3538f786
+def shipped_home() -> Path:
+    "Where the bundles that ship lie."
+    return Path(tirnas.__file__).parent / "models" / "onnx"
+
+
 def known_bundles() -> dict[str, Path]:
     "The bundles that ship in the package, by name."
-    home = Path(tirnas.__file__).parent / "models" / "onnx"
-    return {card.parent.name: card.parent for card in sorted(home.glob(f"*/{CARD}"))}
+    return {card.parent.name: card.parent for card in sorted(shipped_home().glob(f"*/{CARD}"))}
 
 
 def find_bundle(model: Path | str) -> Path:

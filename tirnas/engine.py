@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from .boxes import keep_in_view
-from .bundle import BundleCard, find_bundle, read_bundle
+from .bundle import GRAPHS, BundleCard, find_bundle, read_bundle
 from .core import TrackState, UserError, keep_memory
 from .data.crops import Window, crop_frame, normalise, search_window
 from .dimp.online import TrackSettings
@@ -50,7 +50,9 @@ class Graph:
         except Exception as e:      # onnxruntime has a class of its own for every kind of failure
             raise UserError(f"the graph {name} cannot be run by onnxruntime {onnxruntime.__version__} "
                             f"({str(e).splitlines()[0][:120]}): install a newer one, or export the model again") from e
-        self.inputs = [i.name for i in self.session.get_inputs()]
+        self.inputs = tuple(i.name for i in self.session.get_inputs())
+        if self.inputs != GRAPHS[name]:
+            raise UserError(f"the graph {name} reads {', '.join(self.inputs)}: it is not the graph {name} of a tracker, export the model again")
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         "Run it."
