@@ -85,14 +85,15 @@ def test_every_graph_says_what_torch_says(card, tmp_path):
     modulation = net.box_branch.reference(maps, boxes[:1])
     arrays = [views.numpy(), boxes.numpy(), maps[8].numpy(), maps[16].numpy()]
     first = net.classifier.initialiser(views[None], boxes[None])
-    assert all(near(a, b) for a, b in zip(run["begin"](*arrays), (first, *modulation)))
+    begun, scores, *vectors = run["begin"](*arrays)
+    assert all(near(a, b) for a, b in zip((begun, scores, *vectors), (first, apply_filter(first, views[None])[0], *modulation)))
     places, weights = net.classifier.places(boxes), torch.rand(15).softmax(0)
     targets, = run["label"](boxes.numpy())
     for count, steps in ((15, 10), (15, 1), (6, 2), (6, 0)):
         samples = views[:count], places[:count], weights[:count]
         expected = net.classifier.optimiser(first, samples[0][None], samples[1][None], steps, samples[2][None])[-1]
-        found, = run["descend"](first.numpy(), samples[0].numpy(), targets[:count], samples[2].numpy(), np.array(steps))
-        assert near(found, expected, 1e-3)
+        found, after = run["descend"](first.numpy(), scores[:count], samples[0].numpy(), targets[:count], samples[2].numpy(), np.array(steps))
+        assert near(found, expected, 1e-3) and near(after, apply_filter(expected, samples[0][None])[0], 1e-3)
     prepared = net.box_branch.prepare(maps)
     for count, rounds in ((10, 2), (3, 0), (1, 4)):
         found = run["refine"](*arrays[2:], *(v.numpy() for v in modulation), boxes[:count].numpy(), np.array(rounds))
@@ -124,6 +125,7 @@ def test_frame_by_frame(model, names):
             filters = theirs.target.filter_1Dkk.numpy(), ours.target.filter_1Dkk
             assert np.abs(filters[0] - filters[1]).max() < 1e-2 * np.abs(filters[0]).max()
             ours.box, ours.target.filter_1Dkk = theirs.box.copy(), filters[0].copy()
+            ours.target.samples.rescore(apply_filter(theirs.target.filter_1Dkk, theirs.target.memory.feat[None])[0].numpy())
             (a, said_a), (b, said_b) = theirs.update(sequence.frame(t)), ours.update(sequence.frame(t))
             assert np.abs(a - b).max() < 0.05 and abs(said_a.confidence - said_b.confidence) < 1e-3, (name, t)
             assert said_a.status == said_b.status and theirs.last.window == ours.last.window, (name, t)

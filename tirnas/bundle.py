@@ -22,7 +22,7 @@ from .dimp.online import TrackSettings
 BUNDLE_FORMAT = 1
 CARD = "card.json"
 GRAPHS = {"see": ("crops", "filter"), "begin": ("feat", "boxes", "map8", "map16"), "label": ("boxes",),
-          "descend": ("filter", "feat", "maps", "weights", "steps"),
+          "descend": ("filter", "scores", "feat", "maps", "weights", "steps"),
           "refine": ("map8", "map16", "vector8", "vector16", "boxes", "rounds")}     # and their inputs
 
 

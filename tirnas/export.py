@@ -45,7 +45,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, object], outputs: tuple[str, ..
 
 # %% ../nbs/70_export.ipynb #e2f72261
 VIEWS = 15      # samples that the first frame gives, see `tirnas.portable.with_dropped`
-SAMPLES = ("filter", "feat", "maps", "weights")
+SAMPLES = ("filter", "scores", "feat", "maps", "weights")
 
 
 def graphs_of(net: TrackingNet, card: ModelCard) -> dict[str, bytes]:
@@ -56,17 +56,17 @@ def graphs_of(net: TrackingNet, card: ModelCard) -> dict[str, bytes]:
     feat, _, *maps = see(crops, filter_1Dkk)
     boxes = torch.tensor([[0.4, 0.4, 0.2, 0.2]]).repeat(VIEWS, 1) * card.crop_px
     views = feat.repeat(VIEWS, 1, 1, 1)
-    first, *vectors = Begin(net)(views, boxes, *maps)
-    samples, target = (first, views, label(boxes), torch.full((VIEWS,), 1 / VIEWS)), (*maps, *vectors)
+    first, scores, *vectors = Begin(net)(views, boxes, *maps)
+    samples, target = (first, scores, views, label(boxes), torch.full((VIEWS,), 1 / VIEWS)), (*maps, *vectors)
     names = ("map8", "map16", "vector8", "vector16")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         descend, refine = descend_graph(net, samples), refine_graph(net, target, boxes)
     return {
         "see": to_onnx(see, {"crops": crops, "filter": filter_1Dkk}, ("feat", "scores", "map8", "map16"), ("crops",)),
-        "begin": to_onnx(Begin(net), dict(zip(("feat", "boxes", *names[:2]), (views, boxes, *maps))), ("filter", *names[2:])),
+        "begin": to_onnx(Begin(net), dict(zip(("feat", "boxes", *names[:2]), (views, boxes, *maps))), ("filter", "scores", *names[2:])),
         "label": to_onnx(label, {"boxes": boxes}, ("maps",), ("boxes",)),
-        "descend": to_onnx(descend, dict(zip(SAMPLES, samples), steps=2), ("filter_after",), SAMPLES[1:]),
+        "descend": to_onnx(descend, dict(zip(SAMPLES, samples), steps=2), ("filter_after", "scores_after"), SAMPLES[1:]),
         "refine": to_onnx(refine, dict(zip(names, target), boxes=boxes, rounds=2), ("boxes_after", "values"), ("boxes",))}
 
 # %% ../nbs/70_export.ipynb #4b9f655d

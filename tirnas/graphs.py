@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sizes_of', 'add_shifted', 'score_maps', 'seen_by_taps', 'gather_taps', 'See', 'Begin', 'as_plane', 'pool_boxes',
-           'Label', 'Step', 'Score', 'Descend', 'descend_graph', 'Prepare', 'Judge', 'Refine', 'refine_graph']
+           'Label', 'Step', 'Descend', 'descend_graph', 'Prepare', 'Judge', 'Refine', 'refine_graph']
 
 # %% ../nbs/69_graphs.ipynb #b8139126
 import torch
@@ -66,7 +66,7 @@ class See(nn.Module):
 
 # %% ../nbs/69_graphs.ipynb #57a07cab
 class Begin(nn.Module):
-    "Features (M, D, H, W) and boxes (M, 4) of the views, maps of the first one, to a filter and two vectors (1, dim)."
+    "Features (M, D, H, W) and boxes (M, 4) of the views, maps of the first one, to a filter, scores and two vectors (1, dim)."
 
     def __init__(self, net: TrackingNet):
         super().__init__()
@@ -77,7 +77,8 @@ class Begin(nn.Module):
         size, stride, dim = self.initialiser.size, self.initialiser.stride, int(feat_MDHW.shape[1])
         views = zip(self.initialiser.conv(feat_MDHW).split(1), boxes_M4.split(1))
         pooled = [pool_boxes(as_plane(feat), box[:, :2], box[:, 2:], size, stride) for feat, box in views]
-        return (torch.cat(pooled).mean(0).reshape(1, dim, size, size), *self.reference({8: map8, 16: map16}, boxes_M4[:1]))
+        first = torch.cat(pooled).mean(0).reshape(1, dim, size, size)
+        return first, score_maps(first, feat_MDHW), *self.reference({8: map8, 16: map16}, boxes_M4[:1])
 
 
 def as_plane(map_1CHW: torch.Tensor) -> torch.Tensor:
@@ -128,35 +129,24 @@ class Step(nn.Module):
         length = norm / ((slope * response).square().sum() + reg * norm).clamp(min=1e-8) * self.optimiser.log_step.exp()
         return filter_1Dkk - length * gradient, scores_MHW - length * response
 
-
-class Score(nn.Module):
-    "`score_maps` as a module."
-
-    def forward(self, filter_1Dkk, feat_MDHW):
-        "Apply the filter."
-        return score_maps(filter_1Dkk, feat_MDHW)
-
 # %% ../nbs/69_graphs.ipynb #5beb1ca4
 class Descend(nn.Module):
-    "Filter after `steps` steps on samples (M, D, H, W), their maps (M, 3, H', W') and weights (M,)."
+    "Filter and scores (M, H', W') after `steps` steps on samples (M, D, H, W), their maps (M, 3, H', W') and weights (M,)."
 
-    def __init__(self, score: torch.jit.ScriptModule, step: torch.jit.ScriptModule):
+    def __init__(self, step: torch.jit.ScriptModule):
         super().__init__()
-        self.score, self.step = score, step
+        self.step = step
 
-    def forward(self, filter: torch.Tensor, feat: torch.Tensor, maps: torch.Tensor, weights: torch.Tensor, steps: int):
+    def forward(self, filter: torch.Tensor, scores: torch.Tensor, feat: torch.Tensor, maps: torch.Tensor, weights: torch.Tensor, steps: int):
         "Take the steps."
-        scores = self.score(filter, feat)
         for _ in range(steps): filter, scores = self.step(filter, scores, feat, maps, weights)
-        return filter
+        return filter, scores
 
 
 def descend_graph(net: TrackingNet, samples: tuple[torch.Tensor, ...]) -> torch.jit.ScriptModule:
-    "`Descend` for a network, scripted; `samples` are a filter, features, maps and weights to trace with."
-    filter_1Dkk, feat, maps, weights = samples
-    score = torch.jit.trace(Score(), (filter_1Dkk, feat))
-    step = Step(net.classifier.optimiser, filter_1Dkk.shape[-1])
-    return torch.jit.script(Descend(score, torch.jit.trace(step, (filter_1Dkk, score(filter_1Dkk, feat), feat, maps, weights))))
+    "`Descend` for a network, scripted; `samples` are a filter, scores, features, maps and weights to trace with."
+    step = Step(net.classifier.optimiser, samples[0].shape[-1])
+    return torch.jit.script(Descend(torch.jit.trace(step, samples)))
 
 # %% ../nbs/69_graphs.ipynb #05a9cc11
 class Prepare(nn.Module):

@@ -80,24 +80,27 @@ def blend(weights_M: np.ndarray, slot: int, rate: float, first: int, share: floa
 
 
 class Samples:
-    "Features (M, D, H, W), maps of the objective (M, 3, H', W') and weights (M,) that sum to one."
+    "Scores (M, H', W') of the present filter, features (M, D, H, W), maps of the objective (M, 3, H', W'), weights (M,)."
 
-    def __init__(self, feat_MDHW: np.ndarray, maps_M3HW: np.ndarray, settings: MemorySettings):
-        self.settings, self.first = settings, len(feat_MDHW)
+    def __init__(self, scores_MHW: np.ndarray, feat_MDHW: np.ndarray, maps_M3HW: np.ndarray, settings: MemorySettings):
+        self.settings, self.first, kept = settings, len(feat_MDHW), (scores_MHW, feat_MDHW, maps_M3HW)
         self._weights, self._worth = np.full(self.first, 1 / self.first), np.full(self.first, np.inf)
-        self._feat, self._maps = (np.empty((settings.size, *v.shape[1:]), np.float32) for v in (feat_MDHW, maps_M3HW))
-        self._feat[:self.first], self._maps[:self.first] = feat_MDHW, maps_M3HW
+        self._blocks = tuple(np.empty((settings.size, *v.shape[1:]), np.float32) for v in kept)
+        for block, values in zip(self._blocks, kept): block[:self.first] = values
 
     @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "Features and maps, both views, and weights as float32."
-        count = len(self._weights)
-        return self._feat[:count], self._maps[:count], self._weights.astype(np.float32)
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        "Scores, features and maps, all views, and weights as float32."
+        return *(block[:len(self._weights)] for block in self._blocks), self._weights.astype(np.float32)
 
-    def add(self, feat_DHW: np.ndarray, maps_3HW: np.ndarray, rate: float) -> None:
+    def rescore(self, scores_MHW: np.ndarray) -> None:
+        "Take the scores of a new filter."
+        self._blocks[0][:len(scores_MHW)] = scores_MHW
+
+    def add(self, scores_HW: np.ndarray, feat_DHW: np.ndarray, maps_3HW: np.ndarray, rate: float) -> None:
         "Keep a sample with weight `rate`; a full memory gives up its least worthy one that is not of the first frame."
         slot = self._free_slot()
-        self._feat[slot], self._maps[slot] = feat_DHW, maps_3HW
+        for block, values in zip(self._blocks, (scores_HW, feat_DHW, maps_3HW)): block[slot] = values
         self._worth *= 1 - rate
         self._worth[slot] = rate
         self._weights = blend(self._weights, slot, rate, self.first, self.settings.first_share)
