@@ -161,7 +161,7 @@ class Prepare(nn.Module):
         maps = self.branch.prepare({8: map8, 16: map16})
         return as_plane(maps[8] * vector8[:, :, None, None]), as_plane(maps[16] * vector16[:, :, None, None])
 
-
+# %% ../nbs/69_graphs.ipynb #949d7292
 class Judge(nn.Module):
     "Planes, corners and sizes (N, 2) of boxes to predicted 2 IoU - 1 (N,), and corners and sizes after their shifts."
 

@@ -78,7 +78,7 @@ def blend(weights_M: np.ndarray, slot: int, rate: float, first: int, share: floa
     if held < share: mixed = np.concatenate([mixed[:first] * (share / held), mixed[first:] * ((1 - share) / (1 - held))])
     return mixed
 
-
+# %% ../nbs/66_portable.ipynb #1dfe4722
 class Samples:
     "Scores (M, H', W') of the present filter, features (M, D, H, W), maps of the objective (M, 3, H', W'), weights (M,)."
 
