@@ -1,7 +1,8 @@
 # Two commands do it all:  make repro  (data -> search -> retrain -> track -> scores)   and   make test
 # make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results;
 # make bench-search times a step of the search against the usual implementation; make bench-track prints success, speed and
-# cost of every known model beside CSRT and a DiMP-18 (ARGS="--help" says what else it can be asked).
+# cost of every known model beside CSRT and a DiMP-18 (ARGS="--help" says what else it can be asked);
+# make onnx writes the ONNX graphs of the models that ship anew, after their weights have changed.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
@@ -9,7 +10,7 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_NUM_THREADS := 1
 READY := .venv/.ready
 
-.PHONY: help repro test lab notebooks bench-search bench-track clean
+.PHONY: help repro test lab notebooks bench-search bench-track onnx clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -33,6 +34,9 @@ bench-search: $(READY)
 
 bench-track: $(READY)
 	python benchmarks/track.py $(ARGS)
+
+onnx: $(READY)
+	python -c 'from tirnas.export import export_shipped; print(*export_shipped(), sep="\n")'
 
 clean:
 	rm -rf out prepared checkpoints runs/*.ipynb
