@@ -48,7 +48,7 @@ class Player(WithStill, ipywidgets.VBox):
 
     def __init__(self, count: int = 0, picture: Callable[[int], np.ndarray] | None = None, chart: Chart | None = None, fps: float = 25.0):
         if fps <= 0: raise UserError(f"fps is {fps}: give a number of frames a second above 0")
-        fit = dict(max_width="100%", object_fit="contain", object_position="left top", margin="0")
+        fit = dict(max_width="100%", object_fit="contain", object_position="left top", align_self="flex-start", margin="0")
         self.view, self.curve = ipywidgets.Image(format="jpeg", layout=fit), ipywidgets.Image(format="png", layout=fit)
         self.play = ipywidgets.Play(interval=round(1000 / fps), show_repeat=False, layout=dict(width="132px"))
         self.at = ipywidgets.IntSlider(readout=False, layout=dict(flex="1 1 auto", width="auto"))

@@ -33,7 +33,7 @@ def box_text(box_xywh) -> str:
 def to_drawn(box_xywh, scale: float) -> dict:
     "A box (4,) of frame pixels as the mouse widget holds it."
     x, y, w, h = (float(v) for v in np.asarray(box_xywh, dtype=float) * scale)
-    return {"x": x, "y": y, "width": w, "height": h, "label": "target"}
+    return {"x": x, "y": y, "width": w, "height": h, "label": ""}
 
 
 def from_drawn(drawn: dict, scale: float) -> np.ndarray:
@@ -55,15 +55,17 @@ class BoxDrawing(ipywidgets.VBox):
         still = ipywidgets.Image(value=jpeg(picture), format="jpeg")
         if self.mouse is None: self.hint.value = told("to draw with the mouse: pip install jupyter-bbox-widget, then restart the kernel")
         else: self.mouse.observe(lambda change: self.drawn(), "bboxes")
-        place = ipywidgets.Box([still if self.mouse is None else self.mouse], layout=dict(width=f"{FRAME_PX}px", max_width="100%"))
-        super().__init__([place, ipywidgets.HBox([self.text, self.hint])])
+        place = ipywidgets.Box([still if self.mouse is None else self.mouse], layout=dict(width=f"{FRAME_PX + 14}px", max_width="100%"))
+        look = ipywidgets.HTML("<style>.tirnas-drawing .classes {display: none}</style>")     # there is one target, so no list of classes
+        super().__init__([place, ipywidgets.HBox([self.text, self.hint]), look])
+        self.add_class("tirnas-drawing")
 
     @staticmethod
     def mouse_widget(image: bytes):
         "The widget of jupyter-bbox-widget with an image, None where it is not installed."
         try: from jupyter_bbox_widget import BBoxWidget
         except ImportError: return None
-        return BBoxWidget(image_bytes=image, classes=["target"], colors=["#28a0ff"], hide_buttons=True)
+        return BBoxWidget(image_bytes=image, classes=[], colors=["#28a0ff"], hide_buttons=True)
 
     def put(self, box_xywh) -> None:
         "Take a box of frame pixels, and show it in both places."
@@ -76,9 +78,11 @@ class BoxDrawing(ipywidgets.VBox):
         return len(self.mouse.bboxes) == 1 and np.allclose(from_drawn(self.mouse.bboxes[0], self.scale), box_xywh, atol=0.06)
 
     def drawn(self) -> None:
-        "Follow the mouse widget."
-        if self.mouse.bboxes: self.put(from_drawn(self.mouse.bboxes[-1], self.scale))
-        else: self.box_xywh, self.text.value = None, ""
+        "Follow the mouse widget; a box without size is one whose drawing has just begun."
+        boxes = self.mouse.bboxes
+        if boxes and min(boxes[-1]["width"], boxes[-1]["height"]) <= 0: return
+        if boxes: return self.put(from_drawn(boxes[-1], self.scale))
+        self.box_xywh, self.text.value = None, ""
         self.changed()
 
     def typed(self) -> None:

@@ -89,7 +89,7 @@ class SearchWatcher(WithStill, ipywidgets.VBox):
         self.news, self.interval_s, self.drawn = News(path), interval_s, None
         self.status = ipywidgets.HTML("waiting for the first record")
         self.at = ipywidgets.IntSlider(0, 0, 0, description="record", continuous_update=False, disabled=True)
-        self.tabs = ipywidgets.Tab(layout=dict(max_width="100%"))
+        self.tabs = ipywidgets.Tab(layout=dict(max_width="100%", display="none"))
         super().__init__([self.status, self.at, self.tabs])
         self.wake, self.over = threading.Event(), threading.Event()
         self.at.observe(lambda change: self.wake.set(), "value")
@@ -127,6 +127,7 @@ class SearchWatcher(WithStill, ipywidgets.VBox):
         "Draw the history, one tab a picture."
         pictures = drawings(history)
         if self.tabs.titles != tuple(pictures):
+            self.tabs.layout.display = None
             self.tabs.children, self.tabs.titles = [ipywidgets.Image(format="png", layout=dict(max_width="100%", object_fit="contain")) for _ in pictures], tuple(pictures)
         for child, draw in zip(self.tabs.children, pictures.values()): child.value = png(draw, history)
         self.drawn = len(history)
