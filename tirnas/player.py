@@ -29,7 +29,7 @@ class WithStill:
         "The widget as a still picture, to be kept in a notebook."
         picture = self.still()
         if picture is None: raise UserError("there is nothing to show yet: the widget has no picture")
-        return display.Image(png(picture), width=picture.shape[1])
+        return display.Image(png(picture, effort=6), width=picture.shape[1])
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
         bundle = super()._repr_mimebundle_(**kwargs)
