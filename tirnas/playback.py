@@ -17,6 +17,7 @@ from .boxes import check_box
 from .canvas import COLOURS, SERIES, WHITE, Chart, caption, draw_box, mosaic, to_heat, to_picture
 from .core import TrackState, UserError
 from .data.crops import crop_frame
+from .data.frames import is_pattern
 from .data.sequences import Sequence, open_dataset
 from .tracker import Sight
 from .trackers import box_of
@@ -27,6 +28,8 @@ def open_clip(source: Sequence | Path | str) -> Sequence:
     if isinstance(source, Sequence): return source
     if str(source).isdecimal() and not Path(source).exists():
         raise UserError(f"{source} is a camera, which cannot be played back: record it to a file and give that")
+    if not is_pattern(source) and not Path(source).exists():
+        raise UserError(f"{source} does not exist: give a video file, a folder of images, or a pattern such as frames/*.png")
     found = open_dataset(source)
     if len(found) != 1:
         raise UserError(f"{source} holds {len(found)} sequences: give one of them, for example {found[0].name}, or tirnas.browse.DataBrowser")
