@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, tracked_files
 
 LIBRARY = sorted(ROOT.glob("nbs/[0-9]*.ipynb"))
+TUTORIALS = sorted(ROOT.glob("nbs/tutorials/*.ipynb"))
 STAGES = sorted(ROOT.glob("nbs/stages/*.ipynb"))
 
 
@@ -58,12 +59,17 @@ def test_nets_and_metrics_know_little(module):
     if module.startswith("tirnas.nets."): assert all(n.startswith("tirnas.nets.") or n == "tirnas.core" or not n.startswith("tirnas") for n in names)
 
 
-@pytest.mark.parametrize("notebook", LIBRARY, ids=lambda p: p.stem)
+@pytest.mark.parametrize("notebook", LIBRARY + TUTORIALS, ids=lambda p: p.stem)
 def test_library_notebooks_teach(notebook):
     text = "\n".join(source(c) for c in cells(notebook))
     assert "expect_fail(lambda" not in text, "expect_fail is a context manager: called with a function it checks nothing"
     assert any("assert " in source(c) for c in cells(notebook) if not source(c).startswith("#| export"))
     assert any(o.get("data", {}).keys() & {"image/png"} for c in cells(notebook) for o in c.get("outputs", [])), "no picture"
+
+
+@pytest.mark.parametrize("notebook", TUTORIALS, ids=lambda p: p.stem)
+def test_tutorials_export_nothing(notebook):
+    assert not [c for c in cells(notebook) if source(c).startswith("#| export") or "default_exp" in source(c)]
 
 
 @pytest.mark.parametrize("notebook", STAGES, ids=lambda p: p.stem)
