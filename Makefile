@@ -27,8 +27,8 @@ lab: $(READY)
 	jupyter lab nbs
 
 notebooks: $(READY)
-	jupyter execute --inplace nbs/[0-9]*.ipynb && nbdev_export && nbdev_clean
-	@python -c 'import glob, nbformat; notebooks = {f: nbformat.read(f, 4) for f in glob.glob("nbs/[0-9]*.ipynb")}; [nbformat.write(n, f) for f, n in notebooks.items() if n.metadata.pop("widgets", None)]'
+	jupyter execute --inplace nbs/[0-9]*.ipynb nbs/tutorials/*.ipynb && nbdev_export && nbdev_clean
+	@python -c 'import glob, nbformat; notebooks = {f: nbformat.read(f, 4) for f in glob.glob("nbs/[0-9]*.ipynb") + glob.glob("nbs/tutorials/*.ipynb")}; [nbformat.write(n, f) for f, n in notebooks.items() if n.metadata.pop("widgets", None)]'
 
 docs: .venv/.docs
 	sphinx-build -q -j 2 -c docs -d _docs/.doctrees . _docs/html
