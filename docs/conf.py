@@ -28,13 +28,14 @@ nb_ipywidgets_js = {}                   # the default is a server
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource", "exclude-members": "set"}
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 110
+add_module_names = False
 default_role = "literal"                # docstrings are plain text with names in single backticks
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.xref_missing", "toc.not_readable"]
 
 # Captions of the sidebar and the pages below each: a notebook's number is its layer.
 LAYERS = {
-    "Start": ["docs/*", "tirnas/models/README", "samples/README", "CONTRIBUTING", "CHANGELOG"], "Tutorials": ["nbs/tutorials/*"],
+    "Start": ["docs/guide", "docs/figures", "docs/*", "tirnas/models/README", "samples/README", "CONTRIBUTING", "CHANGELOG"], "Tutorials": ["nbs/tutorials/*"],
     "Ground": ["nbs/0[0-4]*"], "Data": ["nbs/0[5-9]*", "nbs/10_*", "nbs/1[2-5]*"], "Simulator": ["nbs/10[a-z]*", "nbs/11*"],
     "Networks and search space": ["nbs/19*", "nbs/2*"], "Tracking network": ["nbs/3*"], "Search and training": ["nbs/40*", "nbs/41*", "nbs/42*"],
     "Online tracking": ["nbs/4[3-9]*", "nbs/5*"], "Evaluation": ["nbs/6*"], "Ways to use it": ["nbs/7*", "nbs/8*"],
@@ -80,8 +81,8 @@ def as_page(app, name: str, content: list[str]) -> None:
 
 
 def as_text(app, what: str, name: str, obj, options, lines: list[str]) -> None:
-    "Docstrings are no markup: stars and bars outside backticks stand for themselves."
-    lines[:] = [re.sub(r"`[^`]*`|[*|]", lambda m: m[0] if m[0][0] == "`" else "\\" + m[0], line) for line in lines]
+    "Docstrings are no markup: stars, bars and trailing underscores outside backticks stand for themselves."
+    lines[:] = [re.sub(r"`[^`]*`|[*|]|_(?!\w)", lambda m: m[0] if m[0][0] == "`" else "\\" + m[0], line) for line in lines]
 
 
 def copy_start(app, error) -> None:
