@@ -2,15 +2,18 @@
 # make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results;
 # make bench-search times a step of the search against the usual implementation; make bench-track prints success, speed and
 # cost of every known model beside CSRT and a DiMP-18 (ARGS="--help" says what else it can be asked);
-# make onnx writes the ONNX graphs of the models that ship anew, after their weights have changed.
+# make onnx writes the ONNX graphs of the models that ship anew, after their weights have changed; make docs builds the site,
+# make gif the moving picture of the README, make package a wheel and a source archive.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 # One thread a process (tirnas.core.use_threads says why), also in notebooks that run outside the pipeline.
 export OMP_NUM_THREADS := 1
 READY := .venv/.ready
+INSTALL = if [ -x .venv/bin/pip ]; then PIP=".venv/bin/python -m pip"; else PIP="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
+	$$PIP install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help repro test lab notebooks bench-search bench-track onnx clean
+.PHONY: help repro test lab notebooks docs gif package onnx bench-search bench-track clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -27,6 +30,16 @@ lab: $(READY)
 notebooks: $(READY)
 	jupyter execute --inplace nbs/[0-9]*.ipynb nbs/tutorials/*.ipynb && nbdev_export && nbdev_clean
 	@python -c 'import glob, nbformat; notebooks = {f: nbformat.read(f, 4) for f in glob.glob("nbs/[0-9]*.ipynb") + glob.glob("nbs/tutorials/*.ipynb")}; [nbformat.write(n, f) for f, n in notebooks.items() if n.metadata.pop("widgets", None)]'
+
+docs: .venv/.docs
+	sphinx-build -q -j 2 -c docs -d _docs/.doctrees . _docs/html
+	@echo "make: the site is _docs/html/index.html"
+
+gif: $(READY)
+	python docs/make_gif.py docs/track.gif
+
+package: $(READY)
+	python -m build --no-isolation
 
 bench-search: $(READY)
 	python benchmarks/search.py
@@ -51,6 +64,9 @@ $(READY): pyproject.toml constraints.txt
 	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip .venv; \
 	else echo "make: Python has neither ensurepip nor pip: install them (Debian: apt install python3-venv) and run make again"; exit 1; fi
 	@echo "make: installing into .venv (1.6 GB, a few minutes the first time)"
-	@if [ -x .venv/bin/pip ]; then PIP=".venv/bin/python -m pip"; else PIP="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
-	$$PIP install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+.venv/.docs: $(READY)
+	@$(INSTALL) -e '.[dev,docs]'
 	@touch $@

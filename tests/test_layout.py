@@ -11,6 +11,7 @@ from conftest import ROOT, tracked_files
 LIBRARY = sorted(ROOT.glob("nbs/[0-9]*.ipynb"))
 TUTORIALS = sorted(ROOT.glob("nbs/tutorials/*.ipynb"))
 STAGES = sorted(ROOT.glob("nbs/stages/*.ipynb"))
+TUTORIALS = sorted(ROOT.glob("nbs/tutorials/*.ipynb"))
 
 
 def cells(notebook, kind="code"):
@@ -79,6 +80,15 @@ def test_stage_notebooks_are_templates(notebook):
     for cell in code:
         assert not cell["outputs"] and cell["execution_count"] is None
         assert not [n for n in ast.walk(ast.parse(source(cell))) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+
+
+@pytest.mark.parametrize("notebook", TUTORIALS, ids=lambda p: p.stem)
+def test_tutorials_are_read_not_imported(notebook):
+    code = cells(notebook)
+    assert not [c for c in code if re.search(r"^#\|\s*(export|default_exp)", source(c), re.M)], "a tutorial exports nothing"
+    assert not [o for c in code for o in c["outputs"] if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert any(o.get("data", {}).keys() & {"image/png"} for c in code for o in c["outputs"]), "no picture"
+    assert max(len(source(c).splitlines()) for c in code) <= 40
 
 
 def test_no_machine_paths():
