@@ -1,48 +1,35 @@
 """Film a tracker at work: `python docs/make_gif.py docs/track.gif` makes the README's picture from an embedded sequence.
 
-The model follows the target from the first box; each frame is drawn enlarged with the box, coloured by the tracker's
-own state (held, uncertain, lost), and its confidence. Frames of one GIF share a palette of greys and a few colours.
+The model follows the target from the first box; each frame is drawn as in a film of `tirnas track --video`. Frames of one GIF share a palette of greys and a few colours.
 """
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from tirnas.canvas import COLOURS
 from tirnas.core import root, use_threads
 from tirnas.data.sequences import open_dataset
+from tirnas.film import draw_track
 from tirnas.tracker import Tracker
 
-COLOURS = {"held": (60, 220, 90), "uncertain": (255, 190, 40), "lost": (240, 60, 60)}
 
-
-def draw(frame: np.ndarray, box_xywh, state: str, confidence: float, scale: float) -> np.ndarray:
-    "A frame (H, W), 8 bit, as a picture (scale H, scale W, 3) with box, state and confidence."
-    grey = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-    x, y, w, h = (round(scale * v) for v in box_xywh)
-    cv2.rectangle(picture, (x, y), (x + w, y + h), COLOURS[state], 2)
-    cv2.rectangle(picture, (0, 0), (150, 22), (0, 0, 0), -1)
-    cv2.putText(picture, f"{state} {confidence:.2f}", (8, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.5, COLOURS[state], 1, cv2.LINE_AA)
-    return picture
-
-
-def film(sequence, model: str, scale: float, step: int) -> list[np.ndarray]:
+def film(sequence, model: str, step: int) -> list[np.ndarray]:
     "Pictures of every `step`-th frame of a sequence, followed by a model from its first box."
     tracker = Tracker.load(model)
     tracker.init(sequence.frame(0), sequence.boxes_xywh[0])
-    pictures = [draw(sequence.frame(0), sequence.boxes_xywh[0], "held", 1.0, scale)]
+    pictures = [draw_track(sequence.frame(0), sequence.boxes_xywh[0], "given", None)]
     for t in range(1, len(sequence)):
         box_xywh, state = tracker.update(frame := sequence.frame(t))
-        if t % step == 0: pictures.append(draw(frame, box_xywh, state.status, state.confidence, scale))
-    return pictures
+        if t % step == 0: pictures.append(draw_track(frame, box_xywh, state.status, state.confidence))
+    return [picture[..., ::-1] for picture in pictures]
 
 
 def palette() -> Image.Image:
     "20 greys and the colours of the states with their darker shades: noise in thermal frames needs no more, and packs well."
     greys = [(v, v, v) for v in np.linspace(0, 255, 20).astype(int)]
-    shades = [tuple(int(f * v) for v in colour) for colour in COLOURS.values() for f in (0.4, 0.7, 1.0)]
+    shades = [tuple(int(f * v) for v in colour[::-1]) for colour in COLOURS.values() for f in (0.5, 0.75, 1.0)]
     image = Image.new("P", (1, 1))
     image.putpalette([int(v) for colour in greys + shades for v in colour])
     return image
@@ -54,12 +41,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--sequence", default="person_field_07", help="a sequence of samples/")
     parser.add_argument("--model", default="base")
-    parser.add_argument("--scale", type=float, default=1.5, help="enlargement")
     parser.add_argument("--step", type=int, default=3, help="frames from one picture to the next")
     options = parser.parse_args()
     use_threads()
     (sequence,) = [s for s in open_dataset(root() / "samples") if s.name == options.sequence]
-    frames = [Image.fromarray(p).quantize(palette=palette(), dither=Image.Dither.NONE) for p in film(sequence, options.model, options.scale, options.step)]
+    frames = [Image.fromarray(p).quantize(palette=palette(), dither=Image.Dither.NONE) for p in film(sequence, options.model, options.step)]
     frames[0].save(options.out, save_all=True, append_images=frames[1:], duration=40 * options.step, loop=0, optimize=False)
     print(f"{options.out}: {len(frames)} pictures, {options.out.stat().st_size / 1e6:.2f} MB")
 

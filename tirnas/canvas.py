@@ -67,7 +67,7 @@ def write_text(picture: np.ndarray, text: str, x: float, y: float, colour: tuple
     part[:] = np.round(mask[..., None] * np.float32(colour) + (1 - mask[..., None]) * under)
 
 # %% ../nbs/70d_canvas.ipynb #36188aba
-COLOURS = {"truth": (70, 190, 60), "held": (255, 160, 40), "uncertain": (30, 150, 255), "lost": (60, 50, 230)}
+COLOURS = {"given": (255, 255, 255), "truth": (70, 190, 60), "held": (255, 160, 40), "uncertain": (30, 150, 255), "lost": (60, 50, 230)}
 SERIES = ((255, 160, 40), (30, 130, 255), (210, 90, 200), (200, 190, 40), (90, 110, 160), (150, 150, 150))
 DARK, WHITE = (25, 25, 25), (255, 255, 255)
 
