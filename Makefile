@@ -22,7 +22,7 @@ repro: $(READY)
 
 # Both test runners always run; either one fails the target.
 test: $(READY)
-	@rc=0; nbdev_test --n_workers 2 || rc=$$?; python -m pytest -q || rc=$$?; exit $$rc
+	@rc=0; nbdev_test --n_workers 2 || rc=$$?; python -m pytest -q -n 2 --dist worksteal || rc=$$?; exit $$rc
 
 lab: $(READY)
 	jupyter lab nbs
