@@ -119,12 +119,12 @@ def test_site_teaches_without_bookkeeping(site):
 
 
 def test_the_moving_picture_is_what_its_command_makes(tmp_path):
-    "Every twentieth frame of the sequence, the first with its given box in green; the README's own is small enough to load."
+    "Every twentieth frame of the sequence, the first with its given box in white; the README's own is small enough to load."
     from PIL import Image
-    run = shell(sys.executable, "docs/make_gif.py", str(tmp_path / "track.gif"), "--model", "mini", "--step", "20", "--scale", "1", cwd=ROOT)
+    run = shell(sys.executable, "docs/make_gif.py", str(tmp_path / "track.gif"), "--model", "mini", "--step", "20", cwd=ROOT)
     assert run.returncode == 0, run.stderr
     picture = Image.open(tmp_path / "track.gif")
     x, y, w, h = (float(v) for v in (ROOT / "samples/person_field_07/groundtruth.txt").read_text().split("\n")[0].split(","))
-    red, green, blue = picture.convert("RGB").getpixel((round(x + w / 2 - 1), round(y + h - 1)))      # the box's lower edge
-    assert picture.n_frames == 5 and picture.size == (320, 240) and green > 1.5 * max(red, blue)
+    edge = picture.convert("RGB").getpixel((round(x + w / 2 - 1), round(y + h - 1)))      # the box's lower one
+    assert picture.n_frames == 5 and picture.size == (320, 240) and min(edge) > 200
     assert (ROOT / "docs/track.gif").stat().st_size < 1.5e6
