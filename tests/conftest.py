@@ -1,6 +1,7 @@
 """Shared by all tests: where the repository is, and a copy of it that a test may run and spoil."""
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from tirnas.core import use_threads
 
 use_threads()       # the project's thread policy: torch's own default makes these small networks many times slower
+# pytest-xdist lets its processes, and through them every program that a test starts, ignore Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 

@@ -267,7 +267,7 @@ def test_track_refuses_before_anything_is_read(sequence, model, tmp_path):
 def test_onnx_says_what_it_lacks():
     code = "import sys; sys.modules['onnxruntime'] = None; from tirnas.follow import load_tracker; load_tracker('base', 'onnx')"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, text=True, capture_output=True)
-    assert "UserError: engine onnx cannot be used here, as there is no module" in run.stderr and "'tirnas[deploy]'" in run.stderr
+    assert "UserError: tracking with ONNX graphs needs onnxruntime, which is not installed: pip install 'tirnas[deploy]'" in run.stderr
 
 
 def test_without_torch_a_command_says_so():
