@@ -63,7 +63,7 @@ $(READY): pyproject.toml constraints.txt
 	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; \
 	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip .venv; \
 	else echo "make: Python has neither ensurepip nor pip: install them (Debian: apt install python3-venv) and run make again"; exit 1; fi
-	@echo "make: installing into .venv (1.6 GB, a few minutes the first time)"
+	@echo "make: installing into .venv (1.8 GB, a few minutes the first time)"
 	@$(INSTALL) -e '.[dev]'
 	@touch $@
 

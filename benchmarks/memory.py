@@ -42,6 +42,7 @@ def updates(recipe: str, steps: int, keep: bool) -> tuple[float, float]:
 
 
 def main() -> None:
+    "Time both ways and print them."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="mini")
     parser.add_argument("--steps", type=int, default=10, help="updates that are timed, a process")
