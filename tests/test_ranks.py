@@ -275,3 +275,17 @@ def test_processes_that_drift_apart_notice_it(tmp_path):
     "A difference in the last bit of one weight is found by all."
     run_ranks(drift, (tmp_path,), 2)
     for rank in range(2): assert "process 1 has other weights than process 0" in (tmp_path / f"{rank}.txt").read_text()
+
+
+def test_bfloat16_in_the_backbone_changes_little(monkeypatch):
+    "Losses of a search and of a retraining within 2 %, gradients of 32 bits, and a checkpoint of another precision is not gone on from."
+    def losses(precision):
+        monkeypatch.setenv("TIRNAS_PRECISION", precision)
+        _, searched = search(BLOCKS, SEARCH, CPU, **QUIET)
+        net, trained = retrain(BLOCKS, GENOTYPE, PARAMS, CPU)
+        assert {p.dtype for p in net.parameters()} == {torch.float32}
+        return [*(r["loss"]["weight"] for r in searched), *(r["total"] for r in trained)]
+    exact, rough = losses("fp32"), losses("bf16")
+    assert rough == pytest.approx(exact, rel=0.02) and rough != exact
+    monkeypatch.setenv("TIRNAS_PRECISION", "half")
+    with pytest.raises(UserError, match="TIRNAS_PRECISION is 'half': use one of fp32, tf32, bf16"): search(BLOCKS, SEARCH, CPU, **QUIET)

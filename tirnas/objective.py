@@ -24,6 +24,7 @@ from .dimp.net import Classifier, ClassifierSettings, classify_maps
 from .losses import score_losses
 from .nets.cells import NODES, Macro
 from .nets.relaxation import PLAIN, Relaxation
+from .precision import backbone_maps
 
 # %% ../nbs/40b_objective.ipynb #655f4f69
 STRATEGIES = ("darts", "random", "evolution", "reinforce")
@@ -178,7 +179,7 @@ def judge_maps(classifier: Classifier, maps: dict[int, torch.Tensor], boxes_PKxy
 def classify(net: SearchNet, images_PKCHW: torch.Tensor, boxes_PKxywh: torch.Tensor, params: SearchParams, mixing: dict | None = None) -> Outcome:
     "The tracker's classification loss on test frames, with filters predicted from train frames; `mixing` overrides alpha."
     images_BCHW = images_PKCHW.flatten(0, 1)
-    maps = net.backbone(images_BCHW) if mixing is None else net.backbone(images_BCHW, mixing)
+    maps = backbone_maps(net.backbone, images_BCHW, *([] if mixing is None else [mixing]))
     main = judge_maps(net.classifier, maps, boxes_PKxywh, params)
     if net.auxiliary is None: return main
     return Outcome(main.loss + params.auxiliary * judge_maps(net.auxiliary, maps, boxes_PKxywh, params).loss, main.hit)

@@ -34,6 +34,7 @@ from .nets.genotype import Genotype
 from .nets.pretrained import BackboneSettings, load_pretrained
 from .bilevel import WeightSettings, apply_gradients, cosine_rate
 from .objective import to_tensors
+from .precision import use_precision
 from .ranks import ALONE, Ranks
 from .shards import (BadBatch, Shard, batch_numbers, check_alike, check_shards, describe, keep_buffers, leave_out, mean_buffers,
                            mean_shards, put_buffers, within_memory)
@@ -242,7 +243,7 @@ def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: Retra
     """Train the network: (net, one record an epoch); `checkpoint` is written each epoch and resumed from.
 
     `unroll` is asked before each epoch for crops that the network led itself to. It and `validate` see a copy of the network in evaluation mode and the number of epochs done; what it returns joins the record. Of several processes the first is asked and writes."""
-    mark = fingerprint(params, genotype, digest(sequences), str(device), start_digest(params))
+    mark = fingerprint(params, genotype, digest(sequences), str(device), start_digest(params), use_precision())
     run = start_retrain(sequences, genotype, params, device, ranks)
     net, history, first = run.copies[0], resume(run, checkpoint, mark), ranks.rank == 0
     ask = lambda callback, number: ranks.agree(callback(copy.deepcopy(net).eval(), number) if first else None)

@@ -29,6 +29,7 @@ from .nets.ops import PRIMITIVES
 from .nets.relaxation import decided_mixing, settle
 from .nets.supernet import Supernet, edge_entropy, plain_cell
 from .objective import SearchNet, SearchParams, classify, deal, held_out, to_tensors
+from .precision import use_precision
 from .ranks import ALONE, Ranks
 from .shards import (BadBatch, Shard, batch_numbers, check_alike, check_shards, describe, keep_buffers, leave_out, mean_buffers,
                            mean_shards, put_buffers, within_memory)
@@ -297,7 +298,7 @@ def search(sequences: Items[Sequence], params: SearchParams, device: torch.devic
            log: Path | str | None = None, report: Callable[[dict], None] = print_record,
            ranks: Ranks = ALONE) -> tuple[Genotype, list[dict]]:
     "Search by gradient; the genotype and one record an epoch. `checkpoint` is written each epoch and resumed from."
-    mark = fingerprint(params, digest(sequences), str(device))
+    mark = fingerprint(params, digest(sequences), str(device), use_precision())
     run = start_search(sequences, params, device, ranks)
     resume(run, checkpoint, mark)
     first = ranks.rank == 0
