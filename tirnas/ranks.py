@@ -101,13 +101,15 @@ def join() -> Ranks:
     "Join the processes that were started together with this one."
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
+    class Started(DDPStrategy):
+        "All processes are there; a launcher would refuse to work in a notebook."
+        def _configure_launcher(self): self._launcher = None
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     here, machines = launched_as()
     kind = pick_device().type
-    strategy = DDPStrategy(process_group_backend="nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
-    given = {} if "LT_CLI_USED" in os.environ else {"accelerator": kind, "devices": here, "num_nodes": machines, "strategy": strategy}
-    fabric = Fabric(**given)
-    fabric.launch()
+    strategy = Started(process_group_backend="nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
+    fabric = Fabric(accelerator=kind, devices=here, num_nodes=machines, strategy=strategy)
+    if "LT_CLI_USED" not in os.environ: fabric.launch()     # fabric run has done it
     return Ranks(fabric)
 
 # %% ../nbs/03_ranks.ipynb #23b0c895
