@@ -55,7 +55,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_tutorial_is_in_the_sidebar():
-    (named,) = [n.value for n in ast.parse((ROOT / "docs/conf.py").read_text()).body if isinstance(n, ast.Assign) and n.targets[0].id == "TUTORIALS"]
+    (named,) = [n.value for n in ast.parse((ROOT / "docs/conf.py").read_text()).body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "TUTORIALS"]
     assert sorted(ast.literal_eval(named)) == sorted(p.stem for p in ROOT.glob("nbs/tutorials/*.ipynb"))
 
 

@@ -83,7 +83,7 @@ def test_stage_notebooks_are_templates(notebook):
         assert not [n for n in ast.walk(ast.parse(source(cell))) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
 
 
-@pytest.mark.parametrize("notebook, following", zip(LIBRARY, LIBRARY[1:]), ids=lambda p: p.stem)
+@pytest.mark.parametrize("notebook, following", list(zip(LIBRARY, LIBRARY[1:])), ids=lambda p: p.stem)
 def test_each_notebook_leads_to_the_next(notebook, following):
     prose = "\n".join(source(c) for c in cells(notebook, "markdown"))
     (line,) = re.findall(r"^Next: .*", prose, re.M)
