@@ -311,8 +311,6 @@ def test_nothing_found(tmp_path):
     with pytest.raises(UserError, match="holds no sequences .looked for ptb-tir: tirsequences/ and tiranno/.: give"): open_dataset(tmp_path / "d", layout="ptb-tir")
     with pytest.raises(UserError, match="layout 'lasot' is unknown: give one of ptb-tir"): open_dataset(tmp_path / "d", layout="lasot")
     with pytest.raises(UserError, match="none does not exist"): open_dataset(tmp_path / "none")
-    (tmp_path / "notes.txt").write_text("no frames here")
-    with pytest.raises(UserError, match="notes.txt is neither a folder nor a video: give the folder"): open_dataset(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="d is not a sequence: it needs img/"): open_sequence(tmp_path / "d")
 
 
