@@ -34,7 +34,7 @@ default_role = "literal"                # docstrings are plain text with names i
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.xref_missing", "toc.not_readable"]
 
 # From the shortest way in to the longest.
-TUTORIALS = ("track_your_video", "bring_your_data", "compare_trackers", "reproduce_the_paper", "search_a_cell")
+TUTORIALS = ("track_your_video", "bring_your_data", "compare_trackers", "reproduce_the_paper", "search_a_cell", "many_processors")
 
 # Captions of the sidebar and the pages below each: a notebook's number is its layer.
 LAYERS = {
