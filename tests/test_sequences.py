@@ -310,7 +310,7 @@ def test_nothing_found(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="holds no sequences .looked for ptb-tir: tirsequences/ and tiranno/.: give"): open_dataset(tmp_path / "d", layout="ptb-tir")
     with pytest.raises(UserError, match="layout 'lasot' is unknown: give one of ptb-tir"): open_dataset(tmp_path / "d", layout="lasot")
-    with pytest.raises(UserError, match="none is not a folder"): open_dataset(tmp_path / "none")
+    with pytest.raises(UserError, match="none does not exist"): open_dataset(tmp_path / "none")
     with pytest.raises(UserError, match="d is not a sequence: it needs img/"): open_sequence(tmp_path / "d")
 
 

@@ -151,7 +151,7 @@ def find_places(path: Path | str, layout: str | None = None) -> list[Place]:
     if layout not in (None, *LAYOUTS): raise UserError(f"layout {layout!r} is unknown: give one of {', '.join(LAYOUTS)}")
     refuse_archive(path)
     if single := _single(str(path)): return [single]
-    if not os.path.isdir(path): raise UserError(f"{path} is not a folder: give the folder that holds the sequences")
+    if not os.path.isdir(path): raise UserError(f"{path} does not exist: give the folder that holds the sequences")
     tree = Tree(path, forced=layout is not None)
     kept = load_index(index := index_file(tree.root, layout))
     if not kept:
