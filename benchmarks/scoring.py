@@ -54,8 +54,8 @@ def invent(folder: Path, trackers: int) -> int:
     return total
 
 
-def once(folder: Path, protocol: str) -> None:
-    "Score everything, then read everything again, and print: seconds of evaluate, of reading, peak MB, processor seconds."
+def once(folder: Path, protocol: str) -> dict[str, float]:
+    "Score everything, then read everything again: seconds of evaluate, of reading, peak MB, processor seconds."
     started = time.perf_counter()
     scores, _ = evaluate(folder / "anno", folder / "results", BENCHMARK, protocol)
     scored = time.perf_counter()
@@ -64,7 +64,7 @@ def once(folder: Path, protocol: str) -> None:
     truth = load_truth(folder / "anno", BENCHMARK)
     for tracker in scores:
         for load in (load_results, load_fps, load_confidence): load(folder / "results" / tracker, truth.boxes)
-    print(scored - started, time.perf_counter() - scored, peak, computed)
+    return {"evaluate": scored - started, "reading": time.perf_counter() - scored, "peak": peak, "processor": computed}
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--protocol", default=OFFICIAL.name)
     parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.once: return once(given.once, given.protocol)
+    if given.once: return print(*once(given.once, given.protocol).values())
     with tempfile.TemporaryDirectory() as place:
         frames = invent(Path(place), given.trackers)
         print(f"{given.trackers} trackers, 120 sequences, {frames} frames; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
