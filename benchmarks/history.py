@@ -45,8 +45,10 @@ def table(rows: list[Measured]) -> list[str]:
 
 
 def begin() -> dict:
-    "What has to be noted before the first measurement: when, and how busy the machine was."
-    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "load_at_start": machine_state()["load"]}
+    "What has to be noted before the first measurement: when, which code, and how busy the machine was."
+    git = git_state(ROOT)
+    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": git["commit"], "dirty": bool(git["dirty"]),
+            "load_at_start": machine_state()["load"]}
 
 
 def place() -> Path | None:
@@ -58,9 +60,8 @@ def place() -> Path | None:
 def keep(benchmark: str, rows: list[Measured], began: dict) -> None:
     "Append a run to the history, in one write, and say where."
     if (path := place()) is None: return
-    git = git_state(ROOT)
-    record = {"benchmark": benchmark, **began, "options": sys.argv[1:], "commit": git["commit"], "dirty": bool(git["dirty"]), "versions": versions(),
-              "machine": machine_state(), "figures": [row.record() for row in rows]}
+    record = {"benchmark": benchmark, **began, "options": sys.argv[1:], "versions": versions(), "machine": machine_state(),
+              "figures": [row.record() for row in rows]}
     with path.open("a", encoding="utf8") as f: f.write(json.dumps(record, ensure_ascii=False) + "\n")
     print(f"kept in {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
 

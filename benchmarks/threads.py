@@ -94,11 +94,11 @@ def make_trace(what: str, threads: int, args: argparse.Namespace) -> Trace:
 
 def traced(what: str, threads: int, args: argparse.Namespace) -> Trace:
     "The trace of a fresh process with this number of threads."
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TIRNAS_THREADS")
+    env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TIRNAS_THREADS"), str(threads))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "trace.npz"
         command = [sys.executable, __file__, "--one", what, str(out), "--threads", str(threads), "--epochs", str(args.epochs), "--steps", str(args.steps)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | dict.fromkeys(names, str(threads)))
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=env | {"OMP_WAIT_POLICY": "passive"})
         with np.load(out) as kept: return {k: kept[k] for k in kept}
 
 
