@@ -47,7 +47,7 @@ def table(rows: list[Measured]) -> list[str]:
 def begin() -> dict:
     "What has to be noted before the first measurement: when, which code, and how busy the machine was."
     git = git_state(ROOT)
-    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": git["commit"], "dirty": bool(git["dirty"]),
+    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": git["commit"], "dirty": bool(set(git["dirty"] or ()) - {"benchmarks/history.jsonl"}),
             "load_at_start": machine_state()["load"]}
 
 

@@ -49,7 +49,7 @@ def load_figures(here: Path) -> dict[str, dict]:
     return figures
 
 # %% ../nbs/79a_provenance.ipynb #be4d8bbc
-NUMBER = re.compile(r"(?<![\w.-])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])")
+NUMBER = re.compile(r"(?<![\w.-])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?!\w|\.\d)")
 
 
 def numbers_in(text: str) -> list[str]:
