@@ -143,6 +143,22 @@ def joined(rounds: list[Figures]) -> list[Measured]:
     return [Measured(name, unit, [figures[name][1] for figures in rounds]) for name, (unit, _) in rounds[0].items()]
 
 
+def all_rounds(parts: list[str], count: int) -> list[Figures]:
+    "What the rounds find, part after part; Ctrl-C ends them, and the rounds that are whole count."
+    rounds = []
+    try:
+        for number in range(count):
+            found = {}
+            for part in parts:
+                print(f"round {number + 1} of {count}: {part}", file=sys.stderr, flush=True)
+                found |= apart(part)
+            rounds.append(found)
+    except KeyboardInterrupt:
+        if not rounds: raise
+        print(f"stopped: {len(rounds)} of {count} rounds are whole", file=sys.stderr)
+    return rounds
+
+
 def main() -> None:
     "Measure what is asked for, print it, keep it."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,14 +170,9 @@ def main() -> None:
     if args.one:
         use_threads(1)
         return print(json.dumps(PARTS[args.one]()))
-    began, rounds = begin(), []
-    for number in range(args.rounds):
-        rounds.append({})
-        for part in args.only:
-            print(f"round {number + 1} of {args.rounds}: {part}", file=sys.stderr, flush=True)
-            rounds[-1] |= apart(part)
+    began, rounds = begin(), all_rounds(args.only, args.rounds)
     rows = joined(rounds)
-    print(f"{args.rounds} rounds, one thread, load at the start {began['load_at_start']}", *table(rows), sep="\n")
+    print(f"{len(rounds)} rounds, one thread, load at the start {began['load_at_start']}", *table(rows), sep="\n")
     keep("all", rows, began)
 
 

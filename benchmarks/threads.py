@@ -2,6 +2,7 @@
 
     python benchmarks/threads.py                                search, retraining and tracking of mini on SimTIR, cut short
     python benchmarks/threads.py --only track --threads 2 3
+    python benchmarks/threads.py --every 5                      on every fifth sequence
     python benchmarks/threads.py --epochs 3 --steps 10          more updates of search and retraining
 
 Each run is a process of its own, as threads are given out when torch is loaded. `same bytes` compares everything that a
@@ -82,7 +83,7 @@ def furthest(a: Trace, b: Trace) -> dict[str, float]:
 def make_trace(what: str, threads: int, args: argparse.Namespace) -> Trace:
     "The trace of one kind of work in this process."
     use_threads(threads)
-    sequences = open_dataset(ROOT / "samples")
+    sequences = open_dataset(ROOT / "samples")[::args.every]
     cut = dict(epochs=args.epochs, steps=args.steps)
     if what == "track": return track_trace(ROOT / "tirnas/models/mini.safetensors", sequences, threads)
     if what == "search":
@@ -97,7 +98,8 @@ def traced(what: str, threads: int, args: argparse.Namespace) -> Trace:
     env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TIRNAS_THREADS"), str(threads))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "trace.npz"
-        command = [sys.executable, __file__, "--one", what, str(out), "--threads", str(threads), "--epochs", str(args.epochs), "--steps", str(args.steps)]
+        command = [sys.executable, __file__, "--one", what, str(out), "--threads", str(threads), "--epochs", str(args.epochs), "--steps", str(args.steps),
+                   "--every", str(args.every)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=env | {"OMP_WAIT_POLICY": "passive"})
         with np.load(out) as kept: return {k: kept[k] for k in kept}
 
@@ -107,8 +109,9 @@ def in_words(what: str, first: Trace, other: Trace) -> str:
     if same_bytes(first, other): return "the same bytes"
     if what != "track": return ", ".join(f"{k} {v:.1e}" for k, v in furthest(first, other).items())
     gaps = [float(np.abs(first[k] - other[k]).max()) for k in first]
-    truth = {s.name: to_file(s.boxes_xywh, s.origin) for s in open_dataset(ROOT / "samples")}
-    success = [score_tracker({k: to_file(t[k], 1) for k in t}, truth)["success"] for t in (first, other)]
+    sequences = [s for s in open_dataset(ROOT / "samples") if s.name in first]
+    truth = {s.name: to_file(s.boxes_xywh, s.origin) for s in sequences}
+    success = [score_tracker({s.name: to_file(t[s.name], s.origin) for s in sequences}, truth)["success"] for t in (first, other)]
     return (f"{sum(g < 0.5 for g in gaps)} of {len(gaps)} sequences within 0.5 px, largest gap {max(gaps):.3f} px, median {statistics.median(gaps):.1e}; "
             f"success {success[0]:.4f} and {success[1]:.4f}")
 
@@ -120,9 +123,10 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[2], help="to compare with one")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5, help="updates an epoch")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th sequence")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if min(args.epochs, args.steps, *args.threads) < 1: parser.error("--epochs, --steps and --threads must be at least 1")
+    if min(args.epochs, args.steps, args.every, *args.threads) < 1: parser.error("--epochs, --steps, --every and --threads must be at least 1")
     if args.one:
         np.savez(args.one[1], **make_trace(args.one[0], args.threads[0], args))
         return
