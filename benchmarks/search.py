@@ -144,7 +144,7 @@ def show_options(args: argparse.Namespace, params: SearchParams) -> None:
         for _ in range(args.steps + 1):
             marks = [time.perf_counter()]
             for move in (move_alpha, move_weights):
-                move(run, {"weight": batch, "arch": batch})
+                move(run, {"weight": [(0, batch)], "arch": [(0, batch)]})
                 marks.append(time.perf_counter())
             times.append([b - a for a, b in zip(marks, marks[1:])])
         alpha, weights = (statistics.median(column) for column in zip(*times[1:]))
