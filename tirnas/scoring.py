@@ -20,6 +20,7 @@ import numpy as np
 import tirnas
 from .core import UserError
 from .data.annotations import ATTRIBUTES, read_attributes
+from .data.frames import check_name
 from .intervals import intervals, merge_runs, ordered, resample_counts
 from .longterm import longterm
 from .metrics import OFFICIAL, Protocol, score_tracker
@@ -59,7 +60,7 @@ def truth_files(data: Path | str) -> dict[str, Path]:
         if (data / name).is_file(): return {data.resolve().name: data / name}
     nested = {path.parent.name: path for name in truths for path in data.glob(f"*/{name}")}
     found = nested or {path.stem: path for path in data.glob("*.txt")}
-    return {name: found[name] for name in sorted(found)}
+    return {check_name(name, "a sequence"): found[name] for name in sorted(found)}
 
 # %% ../nbs/61a_scoring.ipynb #90be133f
 def read_marks(path: Path, benchmark: str) -> frozenset[str]:

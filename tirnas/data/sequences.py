@@ -22,7 +22,7 @@ import numpy as np
 from ..core import UserError
 from .annotations import (ATTRIBUTES, read_attributes, read_boxes, read_flags, read_tags, read_track, read_truth,
                                      write_attributes, write_boxes)
-from .frames import (IMAGE_SUFFIXES, VideoFrame, frame_files, is_image, open_source, read_frame, refuse_outside,
+from .frames import (IMAGE_SUFFIXES, VideoFrame, check_name, frame_files, is_image, open_source, read_frame, refuse_outside,
                                 to_gray, video_frames)
 from .layouts import Place, Tree, family_of, folder_places
 from .places import find_places
@@ -123,7 +123,7 @@ class Sequence(Placed):
 
     def __init__(self, name: str, frame_paths: Iterable, boxes_xywh: np.ndarray, attributes: frozenset[str] = frozenset(),
                  origin: int = 1):
-        self.name, self.origin = name, origin
+        self.name, self.origin = check_name(name, "a sequence"), origin
         self.__dict__.update(frame_paths=tuple(frame_paths), boxes_xywh=boxes_xywh, attributes=attributes)
 
     @classmethod
