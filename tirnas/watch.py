@@ -9,6 +9,7 @@ __all__ = ['HALVES', 'CELLS', 'NUMBERS', 'CANDIDATE', 'EPOCH', 'BRIGHT', 'WIDTH'
            'column', 'draw_lines', 'draw_curves', 'draw_candidates', 'drawings']
 
 # %% ../nbs/62a_watch.ipynb #db64e068
+import html
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def check_record(record: object) -> None:
     if lacks := missing(record): raise UserError(f"{lacks} is missing")
     for key, part in ((key, part) for key in NUMBERS for part in record.get(key, ())):
         if not isinstance(record[key][part], (int, float, type(None))): raise UserError(f"{key}.{part!r:.80} is no number")
+    if not isinstance(record.get("epoch", record.get("candidate")), int): raise UserError("its number is none")
     if not isinstance(record["warnings"], list) or not all(isinstance(said, str) for said in record["warnings"]):
         raise UserError("the warnings are no list of texts")
     kind = Genotype.from_json(record["genotype"]).kind
@@ -165,7 +167,7 @@ def summarise(history: list[dict]) -> str:
     warned = sum(bool(record["warnings"]) for record in history)
     last = "the last one:" if history[-1]["warnings"] else "the last one none."
     if warned: lines += ["", f"{warned} of {len(history)} records carry warnings, {last}"]
-    return "\n".join([*lines, "", *(f"- {warning}" for warning in history[-1]["warnings"])]).rstrip() + "\n"
+    return "\n".join([*lines, "", *(f"- {html.escape(warning, quote=False)}" for warning in history[-1]["warnings"])]).rstrip() + "\n"
 
 # %% ../nbs/62a_watch.ipynb #215dd23d
 def to_csv(history: list[dict]) -> str:

@@ -98,7 +98,7 @@ def read_image(path: Path | str) -> np.ndarray:
     try: data = Path(path).read_bytes()
     except OSError as e: raise UserError(f"{path} cannot be read as an image ({e.strerror}): {remedy}") from e
     if math.prod(size := _header_size(data) or (0, 0)) > MOST_PIXELS:
-        raise UserError(f"{path} announces {size[1]} x {size[0]} px, more than {MOST_PIXELS:,}: {remedy}")
+        raise UserError(f"{path} cannot be read as an image, as it announces {size[1]} x {size[0]} px: {remedy}")
     frame = _decode(data)
     if frame is None:
         refuse_archive(path)
