@@ -27,7 +27,7 @@ from tirnas.bundle import read_bundle
 from tirnas.cli import app
 from tirnas.core import UserError, load_params, load_state, resume_state, write_atomic
 from tirnas.data.annotations import read_boxes, read_objects
-from tirnas.data.frames import LONGEST_NAME, check_name, is_plain, made_plain
+from tirnas.names import LONGEST_NAME, check_name, is_plain, made_plain
 from tirnas.data.layouts import Place
 from tirnas.data.places import find_places
 from tirnas.data.prepare import PrepareParams, load_index

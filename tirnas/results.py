@@ -16,7 +16,7 @@ import numpy as np
 
 from .core import UserError
 from .data.annotations import read_boxes
-from .data.frames import check_name
+from .names import check_name
 
 # %% ../nbs/60e_results.ipynb #309ec740
 _NUMBER = b"0123456789+-.eEnNaAiIfF\r"

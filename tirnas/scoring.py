@@ -20,11 +20,11 @@ import numpy as np
 import tirnas
 from .core import UserError
 from .data.annotations import ATTRIBUTES, read_attributes
-from .data.frames import check_name
 from .intervals import intervals, merge_runs, ordered, resample_counts
 from .longterm import longterm
 from .metrics import OFFICIAL, Protocol, score_tracker
 from .multistart import MIN_FRAMES, run_truths, score_starts
+from .names import check_name
 from .protocols import find_protocol
 from .results import (coverage_warnings, load_confidence, load_fps, load_results, load_starts, only_starts, read_raw,
                             read_rows, result_names, run_folders, some, tracker_folders)

@@ -21,7 +21,7 @@ import numpy as np
 
 from .baselines import BASELINES
 from .core import UserError, pick_device, use_threads
-from .data.frames import is_plain
+from .names import is_plain
 
 # %% ../nbs/51a_trackers.ipynb #1f4e303e
 def _find_on_path(folder: str) -> None:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 from ..core import UserError
 from .annotations import read_track_names
 from .detections import read_detections
-from .frames import VIDEO_SUFFIXES, check_name, is_image, is_inside, is_plain, made_plain
+from .frames import VIDEO_SUFFIXES, is_image, is_inside
 from .stills import Still
+from ..names import check_name, is_plain, made_plain
 
 # %% ../../nbs/08_layouts.ipynb #7b14122c
 @dataclasses.dataclass(frozen=True)

@@ -22,10 +22,11 @@ import numpy as np
 from ..core import UserError
 from .annotations import (ATTRIBUTES, read_attributes, read_boxes, read_flags, read_tags, read_track, read_truth,
                                      write_attributes, write_boxes)
-from .frames import (IMAGE_SUFFIXES, VideoFrame, check_name, frame_files, is_image, open_source, read_frame, refuse_outside,
+from .frames import (IMAGE_SUFFIXES, VideoFrame, frame_files, is_image, open_source, read_frame, refuse_outside,
                                 to_gray, video_frames)
 from .layouts import Place, Tree, family_of, folder_places
 from .places import find_places
+from ..names import check_name
 
 _all_ = ["ATTRIBUTES", "IMAGE_SUFFIXES", "frame_files", "open_source", "read_attributes", "read_boxes", "read_frame",
          "to_gray", "write_attributes", "write_boxes"]
