@@ -40,7 +40,7 @@ from tirnas.dimp.card import ModelCard, load_card, load_model, save_model
 from tirnas.dimp.net import HeadSettings
 from tirnas.dimp.online import TrackSettings
 from tirnas.nets.cells import Macro
-from tirnas.nets.genotype import Genotype, random_genotype
+from tirnas.nets.genotype import Genotype, genotype_from_dict, random_genotype
 from tirnas.nets.pretrained import read_weights
 from tirnas.notes import note_remarks, read_note
 from tirnas.results import read_numbers, read_rows, read_seconds
@@ -387,6 +387,8 @@ def test_indices(tmp_path):
 def test_genotypes(tmp_path):
     seeds = [random_genotype(kind, 0).to_json().encode() for kind in ("single", "dual")]
     read = through(tmp_path / "g.json", Genotype.load, lambda path: Genotype.from_json(path.read_text(errors="replace")))
+    for value in (0.5, None, [], "x"):      # found in the header of a model by this file
+        with pytest.raises(UserError, match="is no genotype"): genotype_from_dict(value)
     fuzz("genotype", seeds, read, (in_json, in_json, *TEXT))
 
 

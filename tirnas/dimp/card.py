@@ -90,7 +90,7 @@ def load_card(path: Path | str) -> ModelCard:
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework="pt") as f: return read_card(parse_json((f.metadata() or {})["tirnas"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
+    except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError) as e:
         raise UserError(f"{path} is not a tirnas model ({str(e).splitlines()[0]}): give a file that retrain wrote") from e
 
 # %% ../../nbs/35_card.ipynb #9ebf98fb
@@ -116,7 +116,7 @@ def fill_net(card: ModelCard, weights: dict[str, torch.Tensor]) -> TrackingNet:
     broken = [k for k, v in net.state_dict().items() if not v.isfinite().all()]
     if odd := missing + unexpected + broken:
         what = "is missing" if missing else "is not part of it" if unexpected else "holds NaN or infinity"
-        raise ValueError(f"{odd[0]!r:.100} {what}")
+        raise ValueError(f"{odd[0]:.100} {what}")
     return net.eval()
 
 # %% ../../nbs/35_card.ipynb #9c80c19e

@@ -57,7 +57,7 @@ class BoxSettings:
 
     def __post_init__(self):
         if self.size_from not in SIZE_FROM: raise UserError(f"track.size_from is {self.size_from!r}: give one of {', '.join(SIZE_FROM)}")
-        check_ranges(self, "track.", num_boxes=(1, 10_000), center_jitter=(0, math.inf), size_jitter=(0, math.inf), rounds=(1, 1000),
+        check_ranges(self, "track.", num_boxes=(1, 100_000), center_jitter=(0, math.inf), size_jitter=(0, math.inf), rounds=(1, 1000),
                     ascent_rate=(0, math.inf), top_boxes=(1, self.num_boxes), size_rate=(0, 1), max_aspect=(1, math.inf))
 
 # %% ../../nbs/34_online.ipynb #e4ff7afe

@@ -102,6 +102,7 @@ def read_object(text: str) -> dict:
 
 def genotype_from_dict(value: dict) -> Genotype:
     "Build a genotype from parsed JSON; the keys must be exactly those of the record."
+    if not isinstance(value, dict): raise UserError(f"{value!r:.100} is no genotype: give an object written by tirnas")
     check_schema(value.get("schema"))
     keys = {"schema", "kind", "normal", "reduce"}
     if wrong := sorted(keys ^ value.keys()):
