@@ -7,6 +7,7 @@ __all__ = ['model_record', 'model_line', 'models', 'read_genotype', 'cost', 'exp
            'told_mistake', 'run_app', 'main']
 
 # %% ../nbs/81_cli.ipynb #5e7c8f24
+import errno
 import os
 import sys
 import warnings
@@ -156,6 +157,9 @@ def run_app() -> int:
     except UserError as e: print(f"tirnas: {e}", file=sys.stderr)
     except ModuleNotFoundError as e:
         print(f"tirnas: this command needs the module {e.name}, which is not here: `tirnas doctor` says how to get it", file=sys.stderr)
+    except OSError as e:
+        if e.errno != errno.ENAMETOOLONG: raise
+        print(f"tirnas: {e.filename!r:.100} is too long for the name of a file: give a shorter one", file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

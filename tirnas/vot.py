@@ -90,7 +90,9 @@ def anchors(visible: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/52_vot.ipynb #ca115f60
 def _frame_files(folder: Path, sequence: Sequence) -> str:
-    "Fill `color/` and return the suffix that all of its files have."
+    "Fill `color/` and return the suffix that all of its files have; one that is a link would be somebody's frames."
+    for place in (folder, folder / "color"):
+        if place.is_symlink(): raise UserError(f"{place} is a link, and what it leads to would be overwritten: remove it")
     suffixes = {path.suffix if isinstance(path, Path) else "" for path in sequence.frame_paths}
     copied = len(suffixes) == 1 and suffixes <= {".jpg", ".png"}
     suffix = suffixes.pop() if copied else ".png"
@@ -98,6 +100,7 @@ def _frame_files(folder: Path, sequence: Sequence) -> str:
     names = {f"{number:08d}{suffix}" for number in range(1, len(sequence) + 1)}
     for number, path in enumerate(sequence.frame_paths, 1):
         to = folder / "color" / f"{number:08d}{suffix}"
+        if to.is_symlink(): to.unlink()
         if copied: shutil.copyfile(path, to)
         elif not cv2.imwrite(str(to), read_frame(path)):
             raise UserError(f"{to} cannot be written: check the free space")
@@ -155,7 +158,9 @@ def write_trackers(path: Path, words: Iterable[str]) -> list[str]:
     entries = tracker_entries(words)
     registry = configparser.RawConfigParser()
     registry.optionxform = str
-    registry.read(path)
+    try: registry.read(path, encoding="utf8")
+    except (configparser.Error, UnicodeDecodeError) as e:
+        raise UserError(f"{path} cannot be understood ({' '.join(str(e).split()):.200}): mend or remove it") from e
     for label, entry in entries.items(): registry[label] = {k: v.replace("%", "%%") for k, v in entry.items()}
     text = io.StringIO()
     registry.write(text)

@@ -26,6 +26,7 @@ from .frames import (IMAGE_SUFFIXES, VideoFrame, frame_files, is_image, open_sou
                                 to_gray, video_frames)
 from .layouts import Place, Tree, family_of, folder_places
 from .places import find_places
+from ..names import check_name
 
 _all_ = ["ATTRIBUTES", "IMAGE_SUFFIXES", "frame_files", "open_source", "read_attributes", "read_boxes", "read_frame",
          "to_gray", "write_attributes", "write_boxes"]
@@ -123,7 +124,7 @@ class Sequence(Placed):
 
     def __init__(self, name: str, frame_paths: Iterable, boxes_xywh: np.ndarray, attributes: frozenset[str] = frozenset(),
                  origin: int = 1):
-        self.name, self.origin = name, origin
+        self.name, self.origin = check_name(name, "a sequence"), origin
         self.__dict__.update(frame_paths=tuple(frame_paths), boxes_xywh=boxes_xywh, attributes=attributes)
 
     @classmethod

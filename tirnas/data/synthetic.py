@@ -180,7 +180,8 @@ def film_to(out: Path, name: str, scene: Scene, quality: int = 90) -> bool:
     place, partial_place, att = out / name, out / f".{name}.partial", out / "att" / f"{name}.txt"
     mark = hashlib.sha256(f"{SIMULATOR} {quality} {scene}".encode()).hexdigest()[:16] + "\n"
     if att.is_file() and is_filmed(place, scene, mark): return False
-    if place.exists() and not only_ours(place):
+    if partial_place.is_symlink(): partial_place.unlink()
+    if place.is_symlink() or place.exists() and not only_ours(place):
         raise UserError(f"{place} holds files that were not made here: give another folder, or move them away")
     for old in (place, partial_place): shutil.rmtree(old, ignore_errors=True)
     rendered = render(scene)

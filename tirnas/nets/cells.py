@@ -23,7 +23,7 @@ NODES = 4
 def check_kind(kind: str) -> None:
     "Refuse a kind of cell other than single and dual."
     if not isinstance(kind, str) or kind not in INPUTS:
-        raise UserError(f"unknown kind of cell {kind!r}: use one of {', '.join(INPUTS)}")
+        raise UserError(f"unknown kind of cell {kind!r:.100}: use one of {', '.join(INPUTS)}")
 
 def state_name(kind: str, state: int) -> str:
     "Name state number `state` as in the paper's figures: S, or S0 and S1, then 0 to 3."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'EDGES_KEPT', 'OPERATIONS', 'Edge', 'check_edge', 'check_cell', 'Genotype', 'cell_text', 'check_schema',
-           'parse_json', 'genotype_from_dict', 'tuples', 'real_weights', 'check_edges', 'strongest_edges', 'positions',
+           'read_object', 'genotype_from_dict', 'tuples', 'real_weights', 'check_edges', 'strongest_edges', 'positions',
            'decide_cell', 'discretise', 'random_genotype', 'derived_cell', 'check_layout', 'DerivedNetwork']
 
 # %% ../../nbs/23_genotype.ipynb #5ddb1d5b
@@ -12,7 +12,7 @@ import json, math, random
 from dataclasses import dataclass
 from pathlib import Path
 import torch
-from ..core import UserError, write_atomic
+from ..core import UserError, parse_json, write_atomic
 from .cells import INPUTS, NODES, Cell, CellNet, CellPlan, Macro, check_kind
 from .cells import full_links, num_edges
 from .ops import PRIMITIVES, make_op
@@ -26,11 +26,11 @@ Edge = tuple[str, int]
 def check_edge(edge: Edge, where: str, states: int) -> None:
     "Refuse what is no (operation, source) pair, an unknown operation, and a source that is no earlier state."
     if not (isinstance(edge, tuple) and len(edge) == 2 and isinstance(edge[0], str) and type(edge[1]) is int):
-        raise UserError(f"{where}: an edge must be an operation name and a source number, not {edge!r}")
+        raise UserError(f"{where}: an edge must be an operation name and a source number, not {edge!r:.100}")
     if edge[0] not in OPERATIONS:
-        raise UserError(f"{where}: unknown operation {edge[0]!r}: use one of {', '.join(OPERATIONS)}")
+        raise UserError(f"{where}: unknown operation {edge[0]!r:.100}: use one of {', '.join(OPERATIONS)}")
     if not 0 <= edge[1] < states:
-        raise UserError(f"{where}: source {edge[1]} is not an earlier state: use 0 to {states - 1}")
+        raise UserError(f"{where}: source {edge[1]!r:.100} is not an earlier state: use 0 to {states - 1}")
 
 # %% ../../nbs/23_genotype.ipynb #5c07e9c2
 def check_cell(nodes: tuple, kind: str, which: str) -> None:
@@ -69,7 +69,7 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str) -> "Genotype":
         "Read JSON text; anything but a valid genotype is a UserError."
-        return genotype_from_dict(parse_json(text))
+        return genotype_from_dict(read_object(text))
     @classmethod
     def load(cls, path: Path | str) -> "Genotype":
         "Read the file `path`; errors name it."
@@ -88,25 +88,25 @@ def check_schema(schema: int) -> None:
     "Refuse a schema version other than ours."
     if type(schema) is not int or schema != SCHEMA:
         newer = type(schema) is int and schema > SCHEMA
-        raise UserError(f"schema {schema!r} of the genotype is {'newer than this program' if newer else 'unknown'}: "
+        raise UserError(f"schema {schema!r:.100} of the genotype is {'newer than this program' if newer else 'unknown'}: "
                         f"use schema {SCHEMA}" + (", or update tirnas" if newer else ""))
 
 # %% ../../nbs/23_genotype.ipynb #b8c49c60
-def parse_json(text: str) -> dict:
+def read_object(text: str) -> dict:
     "Parse `text` as one JSON object."
-    try: value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as e:
-        raise UserError(f"not JSON ({e}): give a genotype written by tirnas") from e
+    try: value = parse_json(text)
+    except ValueError as e: raise UserError(f"not JSON ({e}): give a genotype written by tirnas") from e
     if not isinstance(value, dict):
         raise UserError(f"a JSON {type(value).__name__}, not an object: give a genotype written by tirnas")
     return value
 
 def genotype_from_dict(value: dict) -> Genotype:
     "Build a genotype from parsed JSON; the keys must be exactly those of the record."
+    if not isinstance(value, dict): raise UserError(f"{value!r:.100} is no genotype: give an object written by tirnas")
     check_schema(value.get("schema"))
     keys = {"schema", "kind", "normal", "reduce"}
     if wrong := sorted(keys ^ value.keys()):
-        raise UserError(f"missing or unknown key {wrong[0]!r}: a genotype has exactly {', '.join(sorted(keys))}")
+        raise UserError(f"missing or unknown key {wrong[0]!r:.100}: a genotype has exactly {', '.join(sorted(keys))}")
     return Genotype(value["kind"], tuples(value["normal"]), tuples(value["reduce"]))
 
 def tuples(value: object) -> object:
