@@ -7,16 +7,17 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ENV, ROOT
+from conftest import ENV, ROOT, shell
 
 from tirnas.ablation import flat
-from tirnas.core import TRAINED, read_params, rehearsal_of
+from tirnas.core import TRAINED, UserError, read_params, rehearsal_of
 from tirnas.data.annotations import ATTRIBUTES
 from tirnas.data.episodes import usable_frames
 from tirnas.data.sequences import open_dataset
 from tirnas.dimp.card import load_card
 from tirnas.nets.cost import count_parameters
 from tirnas.published import paper_table
+from tirnas.report import read_scores
 from tirnas.scoring import benchmark_list, evaluate
 
 FULL = os.environ.get("TIRNAS_REHEARSAL") == "1"      # the network's 16 cells and every sequence: an hour of two cores
@@ -82,11 +83,52 @@ def table_of(path):
     return {row[0]: dict(zip(head, row)) for row in rows}, [line[2:] for line in lines if line.startswith("- ")]
 
 
+def entry(success, benchmark, **more):
+    "Scores of one tracker, as far as the paper's tables go."
+    return {"success": success, "precision": success + 0.1, "norm_precision": success + 0.05, "benchmark": benchmark, "protocol": "official",
+            "per_sequence": benchmark_list(benchmark)["sequences"], **more}
+
+
+def write_scores(folder, scores):
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text(scores if isinstance(scores, str) else json.dumps(scores))
+    return str(folder)
+
+
+def test_table_two_joins_both_benchmarks(tmp_path):
+    one = write_scores(tmp_path / "one", {"mine": entry(0.5, "lsotb-tir", rehearsal="a rehearsal"), "other": entry(0.6, "lsotb-tir")})
+    two = write_scores(tmp_path / "two", {"mine": entry(0.7, "ptb-tir")})
+    run = shell("tirnas", "table2", one, two, "--out", str(tmp_path / "t.md"), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    rows, notes = table_of(tmp_path / "t.md")
+    assert list(rows["mine"].values()) == ["mine", "0.600", "0.500", "0.550", "0.800", "0.700"]
+    assert list(rows["other"].values())[3:] == ["0.650", "-", "-"] and list(rows)[:9] == [row["method"] for row in paper_table("II")]
+    assert notes[0] == "On lsotb-tir: Not comparable: mine, a rehearsal." and not any(note.startswith("On ptb-tir") for note in notes)
+    assert shell("tirnas", "table2", one, "--out", str(tmp_path / "t.tex"), cwd=tmp_path).returncode == 0 and r"\toprule" in (tmp_path / "t.tex").read_text()
+
+
+@pytest.mark.parametrize("text, said", [
+    ("{", "cannot be read"), ("[" * 100_000, "cannot be read"), ("{}", "holds no scores of trackers"), ('{"a": 3}', "holds no scores"),
+    (json.dumps({"a": {**entry(0.5, "lsotb-tir"), "success": "much"}}), "holds no scores"),
+    (json.dumps({"a": {**entry(0.5, "lsotb-tir"), "benchmark": ["x"]}}), "holds no scores"),
+    (json.dumps({"a": entry(0.5, "simtir")}), "has scores on simtir: the paper's tables have lsotb-tir and ptb-tir")])
+def test_other_files_are_refused(tmp_path, text, said):
+    with pytest.raises(UserError, match=said): read_scores(write_scores(tmp_path / "s", text))
+
+
+def test_table_two_writes_nothing_of_what_it_cannot_join(tmp_path):
+    one, two = (write_scores(tmp_path / name, {"mine": entry(0.5, "ptb-tir")}) for name in ("one", "two"))
+    for words, said in (((one, two), "two of these folders hold scores on ptb-tir"), ((one, "--out", "t.html"), "ends neither in .md nor in .tex")):
+        run = shell("tirnas", "table2", *words, cwd=tmp_path)
+        assert run.returncode == 2 and said in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
+
+
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory):
     "What the rehearsal writes; with TIRNAS_REHEARSAL=1 the whole of it, else few sequences and a small network."
     out = tmp_path_factory.mktemp("rehearsed") / "out"
-    words = ["--ablation"] if FULL else ["--smaller", "--train", "10", "--test", "6", "--ptb", "0", "--frames", "3"]
+    words = ["--ablation"] if FULL else ["--smaller", "--train", "10", "--test", "4", "--ptb", "0", "--frames", "3"]
     command = [sys.executable, str(ROOT / "benchmarks" / "rehearse.py"), "--out", str(out), *words]
     run = subprocess.run(command, cwd=ROOT, env=ENV, text=True, capture_output=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]

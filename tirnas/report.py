@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RULES', 'NOTES', 'curve_csv', 'rules_used', 'summary', 'score_sections', 'attribute_section', 'sequence_section',
            'paper_notes', 'published_sections', 'method_section', 'report_page', 'benchmark_of', 'write_tables',
-           'read_scores', 'write_noted', 'write_paper_tables', 'write_pictures', 'write_report', 'attribute_plot',
-           'norm_precision_plot', 'precision_plot', 'ranked', 'scores_table', 'success_plot']
+           'write_pictures', 'is_entry', 'read_scores', 'write_noted', 'write_paper_tables', 'write_report',
+           'attribute_plot', 'norm_precision_plot', 'precision_plot', 'ranked', 'scores_table', 'success_plot']
 
 # %% ../nbs/62_report.ipynb #8298adea
 import json
@@ -171,15 +171,33 @@ def write_tables(scores: dict[str, dict], out: Path) -> None:
         write_atomic(out / f"{name}.tex", latex_table(table) + "\n")
 
 
+def write_pictures(figures: Mapping[str, Plot], out: Path) -> dict[str, Picture]:
+    "Write plots as PNG and curve plots as PDF too; remove those of an earlier report that this one lacks."
+    pictures = {name: picture_of(figure) for name, figure in figures.items()}
+    for name, picture in pictures.items(): write_atomic(out / f"{name}.png", picture.png)
+    for kind in KINDS: write_atomic(out / f"{kind}.pdf", pdf_bytes(figures[kind]))
+    for name in {*PLOTS, "published"} - pictures.keys(): (out / f"{name}.png").unlink(missing_ok=True)
+    return pictures
+
+# %% ../nbs/62_report.ipynb #3fc75797
+def is_entry(entry) -> bool:
+    "Whether a value has what the paper's tables take from the scores of a tracker, in the types that they have there."
+    if not isinstance(entry, dict) or not isinstance(entry.get("per_sequence"), dict): return False
+    numbers = all(entry.get(key) is None or isinstance(entry[key], int | float) for key in PRINTED)
+    cost = entry.get("backbone") or {}
+    sized = isinstance(cost, dict) and all(isinstance(value, int | float) for value in cost.values())
+    return numbers and sized and all(isinstance(entry.get(key), str) for key in ("benchmark", "protocol"))
+
+
 def read_scores(folder: Path | str) -> tuple[dict[str, dict], str]:
     "The scores that a report left in a folder, and their benchmark, which must be one of the paper's; else a UserError."
-    path = Path(folder) / "scores.json"
+    path, advice = Path(folder) / "scores.json", "give a folder that tirnas evaluate or the pipeline wrote"
     try: scores = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as e: raise UserError(f"{path} cannot be read ({e}): give a folder that tirnas evaluate or the pipeline wrote") from e
-    whole = isinstance(scores, dict) and scores and all(isinstance(e, dict) and {*PRINTED, "per_sequence", "protocol"} <= e.keys() for e in scores.values())
-    if not whole: raise UserError(f"{path} holds no scores of trackers: give a folder that tirnas evaluate or the pipeline wrote")
+    except (OSError, ValueError, RecursionError) as e: raise UserError(f"{path} cannot be read ({type(e).__name__}): {advice}") from e
+    if not (isinstance(scores, dict) and scores and all(map(is_entry, scores.values()))):
+        raise UserError(f"{path} holds no scores of trackers: {advice}")
     if (benchmark := benchmark_of(scores)) in FOOTNOTES: return scores, benchmark
-    raise UserError(f"{path} has scores on {benchmark}: the paper's tables have lsotb-tir and ptb-tir")
+    raise UserError(f"{path} has scores on {benchmark or 'several benchmarks'}: the paper's tables have lsotb-tir and ptb-tir")
 
 
 def write_noted(path: Path, table: Table, notes: Iterable[str]) -> Path:
@@ -194,15 +212,6 @@ def write_paper_tables(scores: dict[str, dict], benchmark: str | None, out: Path
         for path in (out / f"{number}.md", out / f"{number}.tex"):
             if benchmark not in FOOTNOTES: path.unlink(missing_ok=True)
             else: write_noted(path, paper_scores(scores, benchmark, table), paper_notes((scores, benchmark)))
-
-
-def write_pictures(figures: Mapping[str, Plot], out: Path) -> dict[str, Picture]:
-    "Write plots as PNG and curve plots as PDF too; remove those of an earlier report that this one lacks."
-    pictures = {name: picture_of(figure) for name, figure in figures.items()}
-    for name, picture in pictures.items(): write_atomic(out / f"{name}.png", picture.png)
-    for kind in KINDS: write_atomic(out / f"{kind}.pdf", pdf_bytes(figures[kind]))
-    for name in {*PLOTS, "published"} - pictures.keys(): (out / f"{name}.png").unlink(missing_ok=True)
-    return pictures
 
 # %% ../nbs/62_report.ipynb #be34d1ec
 def write_report(
