@@ -22,6 +22,7 @@ from .dimp.card import load_card
 from .metrics import OFFICIAL
 from .nets.cost import count_macs, count_parameters
 from .notes import read_note
+from .ranks import ALONE, Ranks
 from .report import write_report
 from .results import load_results
 from .scoring import BENCHMARKS, Truth, benchmark_list, chosen_names, score_folder, truth_remarks
@@ -83,12 +84,13 @@ def about_model(model: Path) -> dict:
     return {"backbone": cost, **{key: said for key, said in card.origin.items() if key == "rehearsal"}}
 
 # %% ../nbs/63_evaluation.ipynb #2beddf9e
-def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, jobs: int) -> tuple[dict, list[str]]:
+def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, jobs: int,
+              ranks: Ranks = ALONE) -> tuple[dict, list[str]]:
     "Run the network and the floors over all sequences into `raw`, score them and return scores and remarks."
     truth, scores = truth_of(sequences), {}
     remarks = [*mixed_remarks([s.name for s in sequences]), *truth_remarks(truth)]
     for who in (Contender.of(model, OURS), *map(Contender.of, params.floors)):
-        folder = run_benchmark(who, sequences, raw, jobs)
+        folder = run_benchmark(who, sequences, raw, jobs, ranks=ranks)
         scores[who.label], said = score_folder(folder, truth, OFFICIAL, who.label)
         scores[who.label]["parameters"] = read_note(folder)["parameters"]
         remarks += said
@@ -96,12 +98,16 @@ def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, r
     return scores, [f"{OURS} is {scores[OURS]['rehearsal']}"] * ("rehearsal" in scores[OURS]) + remarks
 
 # %% ../nbs/63_evaluation.ipynb #6b02e211
-def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Path | str, here: Path | str, jobs: int = 1) -> dict:
-    "Score the model and the floors; writes `<here>/out/results`, `<here>/out/report` and `<here>/metrics.json`, returns all scores."
+def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Path | str, here: Path | str, jobs: int = 1,
+                   ranks: Ranks = ALONE) -> dict:
+    """Score the model and the floors; writes `<here>/out/results`, `<here>/out/report` and `<here>/metrics.json`, returns all scores.
+
+    Several processes share the sequences; the first one writes."""
     model, here = Path(model), Path(here)
     if not model.is_file(): raise UserError(f"{model} does not exist: run the retrain stage first (dvc repro retrain)")
     raw = raw_folder(here / "checkpoints", model, params, sequences)
-    scores, remarks = track_all(params, sequences, model, raw, jobs)
+    scores, remarks = track_all(params, sequences, model, raw, jobs, ranks)
+    if ranks.rank: return scores
     lasting, names = without_times(scores), [s.name for s in sequences]
     shutil.rmtree(here / "out" / "results", ignore_errors=True)
     shutil.copytree(raw, here / "out" / "results", ignore=shutil.ignore_patterns("*_time.txt", "run.json"))
