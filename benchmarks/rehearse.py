@@ -22,7 +22,6 @@ from pathlib import Path
 from paper_data import write_all
 
 ROOT = Path(__file__).resolve().parents[1]
-ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 CUT = {
     **{f"search.{key}": value for key, value in {"epochs": 2, "steps": 2, "warmup_epochs": 1}.items()},
     **{f"retrain.{key}": value for key, value in {"epochs": 2, "steps": 2, "warmup_steps": 1, "validate_sequences": 2}.items()},
@@ -47,12 +46,17 @@ def copy_repository(target: Path) -> None:
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "as it stands"]): subprocess.run([*git, *words], cwd=target, check=True)
 
 
+def environment(here: Path) -> dict[str, str]:
+    "The environment of a command: this Python's programs, and the package of the copy, whatever happens to the original meanwhile."
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(here)}
+
+
 def call(words: list[str], here: Path, cut: tuple[str, ...] = (), log: Path | None = None) -> str:
     "Show a command, run it, say what it took; return what it prints, the end of which is shown if it fails."
     print(f"\n$ {shlex.join(words)}" + (f"\n  cut: {shlex.join(cut)}" if cut else ""), flush=True)
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([*words, *cut], cwd=here, env=ENV, stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([*words, *cut], cwd=here, env=environment(here), stdout=said, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         said.seek(0)
         text = said.read()
@@ -92,7 +96,7 @@ def second_benchmark(here: Path, data: dict[str, Path], out: Path) -> None:
 def wait_for_queue(here: Path) -> None:
     "Wait until nothing is queued or running."
     while True:
-        listed = subprocess.run(["dvc", "queue", "status"], cwd=here, env=ENV, text=True, capture_output=True, check=True).stdout
+        listed = subprocess.run(["dvc", "queue", "status"], cwd=here, env=environment(here), text=True, capture_output=True, check=True).stdout
         if not any(line.split()[-1:] in (["Queued"], ["Running"]) for line in listed.splitlines()): return
         time.sleep(WAIT_S)
 
