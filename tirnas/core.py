@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['M_TRIM_THRESHOLD', 'M_MMAP_MAX', 'M_ARENA_MAX', 'MOST_LEVELS', 'MOST_NODES', 'MOST_DIGITS', 'MOST_BYTES', 'STAGES',
-           'UserError', 'root', 'keep_memory', 'use_threads', 'seed_everything', 'pick_device', 'write_atomic',
-           'write_json', 'parse_json', 'parse_yaml', 'save_state', 'load_state', 'fingerprint', 'resume_state',
-           'key_text', 'params_from_dict', 'check_ranges', 'read_params', 'check_groups', 'load_params', 'stop_signals',
-           'end_by', 'print_record', 'TrackState']
+           'TRAINED', 'UserError', 'root', 'keep_memory', 'use_threads', 'seed_everything', 'pick_device',
+           'write_atomic', 'write_json', 'parse_json', 'parse_yaml', 'save_state', 'load_state', 'fingerprint',
+           'resume_state', 'key_text', 'params_from_dict', 'check_ranges', 'read_params', 'check_groups', 'load_params',
+           'rehearsal_of', 'stop_signals', 'end_by', 'print_record', 'TrackState']
 
 # %% ../nbs/00_core.ipynb #3369ffba
 import contextlib
@@ -284,6 +284,15 @@ def load_params(cls: type, group: str, recipe: str | None = None, path: Path | s
     check_groups(params)
     if group not in params[recipe]: raise UserError(f"{recipe}.{group} is missing: add it to params.yaml")
     return params_from_dict(cls, params[recipe][group], f"{recipe}.{group}")
+
+# %% ../nbs/00_core.ipynb #798e55e9
+TRAINED = 100   # weight updates; the smallest recipe has 360, and nothing that can be compared comes of fewer than this
+
+
+def rehearsal_of(updates: int) -> dict[str, str]:
+    "What must be said of a run of so few weight updates, under the key `rehearsal`; nothing from 100 on."
+    if updates >= TRAINED: return {}
+    return {"rehearsal": f"a rehearsal of {updates} weight update{'s' * (updates != 1)}, not a training: its numbers mean nothing"}
 
 # %% ../nbs/00_core.ipynb #5f91ee67
 @contextlib.contextmanager
