@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import tirnas
-from .core import UserError, params_from_dict
+from .core import UserError, params_from_dict, write_atomic
 from .dimp.online import TrackSettings
 
 # %% ../nbs/67_bundle.ipynb #6bfed02e
@@ -65,9 +65,8 @@ def write_bundle(folder: Path | str, graphs: dict[str, bytes], card: BundleCard)
     text = json.dumps({"format": BUNDLE_FORMAT, "graphs": sums, **dataclasses.asdict(card)}, indent=1, sort_keys=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         whole = Path(made) / "whole"
-        whole.mkdir()
-        for name, data in graphs.items(): (whole / f"{name}.onnx").write_bytes(data)
-        (whole / CARD).write_text(text + "\n")
+        for name, data in graphs.items(): write_atomic(whole / f"{name}.onnx", data)
+        write_atomic(whole / CARD, text + "\n")
         if folder.exists(): os.replace(folder, Path(made) / "old")
         os.replace(whole, folder)
     return folder

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OURS', 'EvaluateParams', 'raw_folder', 'without_times', 'headline', 'benchmark_of', 'truth_of', 'track_all',
-           'evaluate_model']
+           'publish', 'write_scores', 'evaluate_model']
 
 # %% ../nbs/63_evaluation.ipynb #bd755ff6
 import dataclasses
@@ -14,8 +14,9 @@ from collections.abc import Sequence as Items
 from pathlib import Path
 
 from .benchmark import run_benchmark
-from .core import UserError, fingerprint, write_json
+from .core import UserError, fingerprint, write_atomic, write_json
 from .data.sequences import Sequence, digest, to_file
+from .lock import hold
 from .metrics import OFFICIAL
 from .notes import read_note
 from .report import write_report
@@ -73,16 +74,34 @@ def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, r
     return scores, remarks
 
 # %% ../nbs/63_evaluation.ipynb #6b02e211
+def publish(raw: Path, out: Path) -> None:
+    "Let `out` hold the boxes and confidences of a folder of raw results, and nothing else; the times, which differ from run to run, stay behind."
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    kept = [path for path in sorted(raw.rglob("*.txt")) if not path.name.endswith("_time.txt")]
+    try:
+        for path in kept: write_atomic(partial / path.relative_to(raw), path.read_bytes())
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(out, ignore_errors=True)
+    partial.replace(out)
+
+# %% ../nbs/63_evaluation.ipynb #275f0fc1
+def write_scores(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, here: Path, jobs: int) -> dict:
+    "Track into `raw`, score, and write results, report and metrics; returns all scores."
+    scores, remarks = track_all(params, sequences, model, raw, jobs)
+    lasting, names = without_times(scores), [s.name for s in sequences]
+    publish(raw, here / "out" / "results")
+    found = {tracker: load_results(raw / tracker, names) for tracker in scores}
+    write_report(lasting, remarks, here / "out" / "report", sequences=sequences, results=found)
+    write_json(here / "metrics.json", headline(lasting))
+    return scores
+
+
 def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Path | str, here: Path | str, jobs: int = 1) -> dict:
     "Score the model and the floors; writes `<here>/out/results`, `<here>/out/report` and `<here>/metrics.json`, returns all scores."
     model, here = Path(model), Path(here)
     if not model.is_file(): raise UserError(f"{model} does not exist: run the retrain stage first (dvc repro retrain)")
     raw = raw_folder(here / "checkpoints", model, params, sequences)
-    scores, remarks = track_all(params, sequences, model, raw, jobs)
-    lasting, names = without_times(scores), [s.name for s in sequences]
-    shutil.rmtree(here / "out" / "results", ignore_errors=True)
-    shutil.copytree(raw, here / "out" / "results", ignore=shutil.ignore_patterns("*_time.txt", "run.json"))
-    found = {tracker: load_results(raw / tracker, names) for tracker in scores}
-    write_report(lasting, remarks, here / "out" / "report", sequences=sequences, results=found)
-    write_json(here / "metrics.json", headline(lasting))
-    return scores
+    with hold(here / "metrics.json", "an evaluation"): return write_scores(params, sequences, model, raw, here, jobs)
