@@ -96,8 +96,10 @@ def test_a_checkpoint_without_room(tmp_path):
 @LINUX
 def test_frames_without_room_and_the_same_command_once_there_is(tmp_path):
     command = [sys.executable, "-m", "tirnas", "simulate", str(tmp_path / "disk" / "out"), "--sequences", "3", "--frames", "4"]
+    simulate(tmp_path / "whole", 3, 4, seed=0, progress=False)
+    first = sum(-(-p.stat().st_size // 4096) * 4096 for p in (tmp_path / "whole" / "train_0000").rglob("*") if p.is_file())
     with small_disk(tmp_path / "disk", 4_000_000) as disk:
-        fill(disk, 130_000)
+        fill(disk, 3 * first // 2)
         run = subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True)
         last = run.stderr.strip().splitlines()[-1]
         assert run.returncode == 2 and re.search(rf"^tirnas: .*cannot be written .No space left on device.: {NEEDS_ROOM}", last), run.stderr
@@ -106,7 +108,6 @@ def test_frames_without_room_and_the_same_command_once_there_is(tmp_path):
         assert all(len(s) == 4 for s in open_dataset(disk / "out"))
         (disk / "filler").unlink()
         assert subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True).returncode == 0
-        simulate(tmp_path / "whole", 3, 4, seed=0, progress=False)
         assert kills.contents(disk / "out") == kills.contents(tmp_path / "whole")
 
 
@@ -260,3 +261,76 @@ def test_every_death_is_told_and_all_other_work_is_done():
     assert sorted(n for n in found if isinstance(n, int)) == [1, 3, 5]
     assert sorted(n[0] for n in found if not isinstance(n, int)) == [0, 2, 4, 6] and all("SIGKILL" in n[1] for n in found if not isinstance(n, int))
     with pytest.raises(WorkerDied, match="over 4"): list(run_parallel(odd_or_dead, [1, 4, 3], 1))
+
+
+# --- strange places to work in
+
+BACKWARDS = """
+import itertools, time
+calls, now, now_ns = itertools.count(), time.time(), time.time_ns()
+time.time, time.time_ns = lambda: now - 10.0 * next(calls), lambda: now_ns - 10**10 * next(calls)
+"""
+NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+STRANGE = {
+    "a clock that goes back": {"clock": True},
+    "data that cannot be written": {"read_only": True},
+    "no home": {"env": {"HOME": "/proc/nowhere"}},
+    "no UTF-8": {"env": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}},
+    "one core": {"one_core": True},
+    "no network": {"offline": True, "env": NOWHERE},
+}
+EVERYTHING = {key: True for how in STRANGE.values() for key in how} | {"env": {k: v for how in STRANGE.values() for k, v in how.get("env", {}).items()}}
+
+
+@contextlib.contextmanager
+def unwritable(folder):
+    "Make a folder one that not even root can write into."
+    if os.geteuid() == 0 and subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], capture_output=True).returncode == 0:
+        try: yield
+        finally: subprocess.run(["umount", "-l", folder], check=True)
+    else:
+        paths = [folder, *folder.rglob("*")]
+        for path in paths: path.chmod(path.stat().st_mode & ~0o222)
+        try: yield
+        finally:
+            for path in paths: path.chmod(path.stat().st_mode | 0o200)
+
+
+def without_network():
+    "A command that runs another without any network, where that is allowed."
+    ways = (["unshare", "-n"], ["unshare", "-rn"])
+    works = [way for way in ways if subprocess.run([*way, "true"], capture_output=True).returncode == 0]
+    return works[0] if works else []
+
+
+def errand(home, env={}, clock=False, read_only=False, one_core=False, offline=False):
+    "Do all that a user does in a folder `wärme`, in a process of its own; what came out, but for times."
+    home = home / "wärme"
+    noise, boxes = np.random.default_rng(0), np.array([[60.0 + 2 * t, 30, 20, 40] for t in range(5)])
+    frames = noise.normal(90, 8, (5, 120, 160)).clip(0, 200).astype(np.uint8)
+    for t in range(5): frames[t, 30:70, 60 + 2 * t:80 + 2 * t] += 50
+    write_sequence(home / "data" / "fußgänger", frames, boxes)
+    (home / "clock").mkdir()
+    (home / "clock" / "sitecustomize.py").write_text(BACKWARDS if clock else "")
+    if clock: os.utime(home / "data" / "fußgänger" / "groundtruth.txt", (4e9, 4e9))
+    command = [*(without_network() if offline else []), sys.executable, ROOT / "tests" / "errand.py", "data", "out"]
+    around = {**ENV, "PYTHONPATH": os.pathsep.join(map(str, (home / "clock", ROOT))), **env}
+    few = functools.partial(os.sched_setaffinity, 0, {min(os.sched_getaffinity(0))}) if one_core else None
+    with unwritable(home / "data") if read_only else contextlib.nullcontext():
+        run = subprocess.run(command, cwd=home, env=around, capture_output=True, preexec_fn=few)
+    assert run.returncode == 0, run.stderr.decode(errors="replace")[-3000:]
+    assert (home / "out" / "scores" / "report.html").stat().st_size > 10_000 and hidden(home) == []
+    scores = json.loads((home / "out" / "scores" / "scores.json").read_text())
+    return {name: data for name, data in kills.contents(home / "out").items() if not name.startswith("scores/")}, scores["kcf"]["success"]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return errand(tmp_path_factory.mktemp("usual"))
+
+
+@LINUX
+@pytest.mark.parametrize("place", [*STRANGE, "all of these"])
+def test_all_works_and_gives_the_same_bytes_with(place, usual, tmp_path):
+    if place in STRANGE and not KILLS: pytest.skip("tried with all the others; by itself at will: TIRNAS_KILLS=40")
+    assert len(usual[0]) > 10 and errand(tmp_path, **STRANGE.get(place, EVERYTHING)) == usual

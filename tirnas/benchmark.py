@@ -106,7 +106,7 @@ class Task(NamedTuple):
 # %% ../nbs/61_benchmark.ipynb #49e5ce11
 def seed_task(tracker, task: Task) -> None:
     "Seed python, numpy, OpenCV and a loaded torch for a task, and the tracker if it has a `seed`."
-    mark = zlib.crc32(f"{task.seed} {task.sequence.name}".encode())
+    mark = zlib.crc32(f"{task.seed} {task.sequence.name}".encode("utf8", "surrogateescape"))
     random.seed(mark)
     np.random.seed(mark)
     cv2.setRNGSeed(mark % 2**31)
