@@ -83,16 +83,16 @@ def nursery():
     return context
 
 
-def start(stage: str, home: Path):
-    "A process that does a stage in `home`."
-    process = nursery().Process(target=do, args=(STAGES[stage], home))
+def start(stage: Callable[[Path], None], home: Path):
+    "A process that does a stage in `home`; what it says goes into a file there."
+    process = nursery().Process(target=do, args=(stage, home))
     process.start()
     return process
 
 
 def finish(stage: str, home: Path) -> float:
     "Let a stage run to its end; the seconds that took."
-    begun, process = time.perf_counter(), start(stage, home)
+    begun, process = time.perf_counter(), start(STAGES[stage], home)
     process.join()
     assert process.exitcode == 0, (home / "said.txt").read_text()[-2000:]
     return time.perf_counter() - begun
@@ -110,7 +110,7 @@ def kill_at_random(stage: str, stock: Path, home: Path, kills: int, span_s: floa
     "Start a stage again and again and kill it; at how many seconds, and how many runs ended before and were begun anew."
     moments, ended = [], 0
     while len(moments) < kills:
-        process, moment = start(stage, home), rng.uniform(0, span_s)
+        process, moment = start(STAGES[stage], home), rng.uniform(0, span_s)
         process.join(moment)
         process.kill()
         process.join()

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import chores
 import kills
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ import torch
 from conftest import ENV, ROOT
 
 from tirnas.benchmark import run_benchmark
-from tirnas.core import DiskFull, UserError, load_state, save_state, write_atomic, writing
+from tirnas.core import DiskFull, UserError, load_state, save_state, write_atomic
 from tirnas.data.prepare import PrepareParams, prepare
 from tirnas.data.sequences import open_dataset, write_frame, write_sequence
 from tirnas.data.synthetic import film_scene, random_scene, simulate
@@ -151,19 +152,14 @@ def test_a_film_without_room_leaves_the_old_one(tmp_path):
         assert (disk / "track.avi").read_bytes() == b"an older film" and len(list(disk.iterdir())) == 1
 
 
-LIMITED = """
-import resource, sys
-import numpy as np, torch
-from pathlib import Path
-from tirnas.core import DiskFull, save_state, write_atomic
-from tirnas.data.sequences import write_frame
-home, noise = Path(sys.argv[1]), np.random.default_rng(0).integers(0, 255, (400, 400)).astype(np.uint8)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-for write in (lambda: save_state(home / "state.safetensors", {"weights": torch.ones(99_999)}), lambda: write_frame(home / "0001.jpg", noise),
-              lambda: write_atomic(home / "car.txt", "1,2,3,4" * 9999)):
-    try: write()
-    except DiskFull as e: print(e)
-"""
+def write_with_a_limit(home):
+    "What is said by three writers who may write no file over 50,000 bytes."
+    noise = np.random.default_rng(0).integers(0, 255, (400, 400)).astype(np.uint8)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    for write in (lambda: save_state(home / "state.safetensors", {"weights": torch.ones(99_999)}), lambda: write_frame(home / "0001.jpg", noise),
+                  lambda: write_atomic(home / "car.txt", "1,2,3,4" * 9999)):
+        try: write()
+        except DiskFull as e: print(e, flush=True)
 
 
 @LINUX
@@ -171,9 +167,11 @@ def test_a_limit_on_the_size_of_files(tmp_path):
     "Where no disk can be mounted, the same is tried with the limit that the operating system puts on files."
     names = ("state.safetensors", "0001.jpg", "car.txt")
     for name in names: (tmp_path / name).write_text("old")
-    run = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], cwd=ROOT, env=ENV, capture_output=True, text=True, check=True)
-    assert [bool(re.search(f"{name} cannot be written .File too large.: {NEEDS_ROOM}", line)) for name, line in zip(names, run.stdout.splitlines(), strict=True)] == [True] * 3
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == dict.fromkeys(names, "old")
+    process = kills.start(write_with_a_limit, tmp_path)
+    process.join()
+    said = (tmp_path / "said.txt").read_text().splitlines()
+    for name, line in zip(names, said, strict=True): assert re.search(f"{name} cannot be written .File too large.: {NEEDS_ROOM}", line)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir() if p.name != "said.txt"} == dict.fromkeys(names, "old")
 
 
 # --- two runs in one folder
@@ -205,24 +203,10 @@ def test_each_writer_holds_its_place(data, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
 
 
-def take_turns(place, number):
-    "Try to get into a place until it is free, and write down when one came and went."
-    while True:
-        try:
-            with hold(place):
-                with open(place, "a") as file:
-                    file.write(f"{number} in\n")
-                    file.flush()
-                    time.sleep(0.002)
-                    file.write(f"{number} out\n")
-                return
-        except UserError: time.sleep(0.001)
-
-
 @LINUX
 def test_never_two_at_once(tmp_path):
-    "Forty visits by eight processes: the lock file is made and removed all the time, and no visit overlaps another."
-    list(run_parallel(functools.partial(take_turns, tmp_path / "book"), range(40), 4))
+    "Forty visits by three processes: the lock file is made and removed all the time, and no visit overlaps another."
+    list(run_parallel(functools.partial(chores.take_turns, tmp_path / "book"), range(40), 3))
     lines = (tmp_path / "book").read_text().splitlines()
     assert len(lines) == 80 and all(a.replace(" in", "") == b.replace(" out", "") for a, b in zip(lines[::2], lines[1::2]))
 
@@ -250,17 +234,12 @@ def children(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def odd_or_dead(number):
-    if number % 2 == 0: os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
 @LINUX
 def test_every_death_is_told_and_all_other_work_is_done():
-    found = list(run_parallel(odd_or_dead, range(7), 2, died=lambda number, why: (number, why)))
-    assert sorted(n for n in found if isinstance(n, int)) == [1, 3, 5]
-    assert sorted(n[0] for n in found if not isinstance(n, int)) == [0, 2, 4, 6] and all("SIGKILL" in n[1] for n in found if not isinstance(n, int))
-    with pytest.raises(WorkerDied, match="over 4"): list(run_parallel(odd_or_dead, [1, 4, 3], 1))
+    found = list(run_parallel(chores.die_if_even, range(5), 2, died=lambda number, why: (number, why)))
+    lived, died = [n for n in found if isinstance(n, int)], [n for n in found if not isinstance(n, int)]
+    assert sorted(lived) == [1, 3] and sorted(n for n, _ in died) == [0, 2, 4] and all("SIGKILL" in why for _, why in died)
+    with pytest.raises(WorkerDied, match="over 4"): list(run_parallel(chores.die_if_even, [1, 4, 3], 1))
 
 
 # --- strange places to work in

@@ -98,13 +98,14 @@ class Film:
             self._open(*even.shape[:2])
             self.start_s = now_s
         due = int((now_s - self.start_s) * self.fps) + 1 - self.written if self.live else 1
-        for _ in range(due): self.writer.write(even)
+        with hushed():      # on a full disk it complains of each picture; `close` says it once
+            for _ in range(due): self.writer.write(even)
         self.written += max(due, 0)
 
     def close(self) -> bool:
         "End the film and put it in its place; whether there is one."
         if self.writer is None: return False
-        self.writer.release()
+        with hushed(): self.writer.release()
         self.writer = None
         if not self._is_whole():
             size = self.partial.stat().st_size
