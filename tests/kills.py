@@ -40,7 +40,7 @@ def search_stage(home: Path) -> None:
 
 
 def retrain_stage(home: Path) -> None:
-    params = dataclasses.replace(PARAMS, epochs=6, shards=1, validate_sequences=0)
+    params = dataclasses.replace(PARAMS, epochs=4, shards=1, validate_sequences=0)
     net, history = retrain(BLOCKS, CELLS, params, CPU, home / "retrain.safetensors")
     save_model(home / "model.safetensors", net, params.card(CELLS, {}))
     write_json(home / "history.json", history)
@@ -76,7 +76,10 @@ def nursery():
     context, before = get_context("forkserver"), os.environ.get("PYTHONPATH")
     context.set_forkserver_preload(["kills"])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT), *filter(None, [before])])
-    try: context.Process(target=time.sleep, args=(0,)).start()
+    try:
+        first = context.Process(target=time.sleep, args=(0,))
+        first.start()
+        first.join()
     finally:
         os.environ.pop("PYTHONPATH")
         if before is not None: os.environ["PYTHONPATH"] = before
@@ -92,6 +95,7 @@ def start(stage: Callable[[Path], None], home: Path):
 
 def finish(stage: str, home: Path) -> float:
     "Let a stage run to its end; the seconds that took."
+    nursery()
     begun, process = time.perf_counter(), start(STAGES[stage], home)
     process.join()
     assert process.exitcode == 0, (home / "said.txt").read_text()[-2000:]

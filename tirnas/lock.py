@@ -93,7 +93,7 @@ def hold(path: Path | str, what: str = "a run") -> Iterator[None]:
 def hold_folder(folder: Path | str, what: str = "a run") -> Iterator[None]:
     "Hold a folder, and the files and folders directly in it, for the block; a UserError names the process that holds it already."
     folder = Path(folder)
-    there = folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with contextlib.suppress(OSError): folder.mkdir(parents=True, exist_ok=True)
     try:
         with _held(folder / ".lock", folder, what) as alone:
@@ -101,4 +101,4 @@ def hold_folder(folder: Path | str, what: str = "a run") -> Iterator[None]:
             yield
     finally:
         with contextlib.suppress(OSError):
-            if not there: folder.rmdir()
+            for place in made: place.rmdir()
