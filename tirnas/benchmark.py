@@ -9,6 +9,7 @@ __all__ = ['STARTS', 'synchronise', 'first_box', 'Run', 'run_sequence', 'write_r
            'RunFailed', 'check_outcomes', 'warn_equal_runs', 'warn_of', 'run_left', 'run_benchmark']
 
 # %% ../nbs/61_benchmark.ipynb #d3fff5e4
+import contextlib
 import random
 import sys
 import time
@@ -31,6 +32,7 @@ from .data.sequences import Sequence, from_file, read_boxes, to_file, write_boxe
 from .lock import hold_folder
 from .multistart import segments, shifted_boxes, valid_starts
 from .notes import TIMING, check_owner, claim_folder, frame_mark, note_remarks
+from .ranks import ALONE, Ranks
 from .trackers import Contender, box_of, confidence_of, make_tracker
 from .workers import run_parallel
 
@@ -277,16 +279,21 @@ def warn_of(home: Path, note: dict) -> None:
     for remark in note_remarks(home, note | {"refused": {}}): warnings.warn(remark, stacklevel=4)
 
 # %% ../nbs/61_benchmark.ipynb #d12bbe79
-def run_left(who: Contender, tasks: Items[Task], home: Path, jobs: int, progress: bool) -> None:
+def run_left(who: Contender, tasks: Items[Task], home: Path, jobs: int, progress: bool, ranks: Ranks) -> None:
     "Run a tracker over all tasks that have no whole result in its folder `home`."
     known, marks = check_owner(home, who), {task.name: frame_mark(task.sequence) for task in tasks}
     left = [task for task in tasks if is_left(home, task, marks[task.name], known)]
     left.sort(key=frames_of, reverse=True)
-    model = make_tracker(who) if left else None
-    note = claim_folder(home, who, known, {task.name: marks[task.name] for task in left}, model)
-    work = settle(run_all(partial(run_task, who, home), left, jobs), left, home, note)
-    outcomes = watch(work, tasks, left, who.label, progress)
-    warn_of(home, note)
+    ranks.wait()
+    model, new, first = make_tracker(who) if left else None, {task.name: marks[task.name] for task in left}, ranks.rank == 0
+    note = ranks.agree(claim_folder(home, who, known, new, model) if first else None)
+    mine = ranks.share(left)
+    work = run_all(partial(run_task, who, home), mine, jobs)
+    if ranks.size == 1: work = settle(work, left, home, note)
+    outcomes = ranks.gather(watch(work, tasks, mine, who.label, progress and first))
+    if ranks.size > 1 and first: outcomes = list(settle(iter(outcomes), left, home, note))
+    ranks.wait()
+    if first: warn_of(home, note)
     check_outcomes(outcomes, len(tasks), who.label)
     warn_equal_runs(home, tasks, who.label)
 
@@ -299,10 +306,12 @@ def run_benchmark(
     repeat: int = 1,  # runs with different seeds, in run_01 on
     starts: str = "ope",  # or tre, sre
     progress: bool = True,  # a bar and a line a sequence on standard error
+    ranks: Ranks = ALONE,  # processes that share the sequences and write into one folder
 ) -> Path:
     "Run a tracker over all sequences that are not finished; return its folder. Failures end in a RunFailed."
     if jobs < 1: raise UserError(f"jobs is {jobs}: give the number of processes, 1 or more")
     who = tracker if isinstance(tracker, Contender) else Contender.of(tracker)
     tasks, home = plan(sequences, repeat, starts), Path(out) / who.label
-    with hold_folder(home, f"a run of {who.label}"): run_left(who, tasks, home, jobs, progress)
+    with contextlib.nullcontext() if ranks.rank else hold_folder(home, f"a run of {who.label}"):
+        run_left(who, tasks, home, jobs, progress, ranks)
     return home

@@ -7,6 +7,7 @@ __all__ = ['OURS', 'EvaluateParams', 'raw_folder', 'without_times', 'headline', 
            'publish', 'write_scores', 'evaluate_model']
 
 # %% ../nbs/63_evaluation.ipynb #bd755ff6
+import contextlib
 import dataclasses
 import hashlib
 import shutil
@@ -19,6 +20,7 @@ from .data.sequences import Sequence, digest, to_file
 from .lock import hold
 from .metrics import OFFICIAL
 from .notes import read_note
+from .ranks import ALONE, Ranks
 from .report import write_report
 from .results import load_results
 from .scoring import BENCHMARKS, Truth, benchmark_list, score_folder
@@ -63,11 +65,12 @@ def truth_of(sequences: Items[Sequence]) -> Truth:
     return Truth(benchmark_of(list(boxes)), boxes, {s.name: s.attributes for s in sequences}, [])
 
 # %% ../nbs/63_evaluation.ipynb #2beddf9e
-def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, jobs: int) -> tuple[dict, list[str]]:
+def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, jobs: int,
+              ranks: Ranks = ALONE) -> tuple[dict, list[str]]:
     "Run the network and the floors over all sequences into `raw`, score them and return scores and remarks."
     truth, scores, remarks = truth_of(sequences), {}, []
     for who in (Contender.of(model, OURS), *map(Contender.of, params.floors)):
-        folder = run_benchmark(who, sequences, raw, jobs)
+        folder = run_benchmark(who, sequences, raw, jobs, ranks=ranks)
         scores[who.label], said = score_folder(folder, truth, OFFICIAL, who.label)
         scores[who.label]["parameters"] = read_note(folder)["parameters"]
         remarks += said
@@ -87,10 +90,11 @@ def publish(raw: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)
 
-# %% ../nbs/63_evaluation.ipynb #275f0fc1
-def write_scores(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, here: Path, jobs: int) -> dict:
-    "Track into `raw`, score, and write results, report and metrics; returns all scores."
-    scores, remarks = track_all(params, sequences, model, raw, jobs)
+# %% ../nbs/63_evaluation.ipynb #34dd4c05
+def write_scores(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, here: Path, jobs: int, ranks: Ranks) -> dict:
+    "Track into `raw` and score; the first process writes results, report and metrics. Returns all scores."
+    scores, remarks = track_all(params, sequences, model, raw, jobs, ranks)
+    if ranks.rank: return scores
     lasting, names = without_times(scores), [s.name for s in sequences]
     publish(raw, here / "out" / "results")
     found = {tracker: load_results(raw / tracker, names) for tracker in scores}
@@ -99,9 +103,13 @@ def write_scores(params: EvaluateParams, sequences: Items[Sequence], model: Path
     return scores
 
 
-def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Path | str, here: Path | str, jobs: int = 1) -> dict:
-    "Score the model and the floors; writes `<here>/out/results`, `<here>/out/report` and `<here>/metrics.json`, returns all scores."
+def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Path | str, here: Path | str, jobs: int = 1,
+                   ranks: Ranks = ALONE) -> dict:
+    """Score the model and the floors; writes `<here>/out/results`, `<here>/out/report` and `<here>/metrics.json`, returns all scores.
+
+    Several processes share the sequences; the first one writes."""
     model, here = Path(model), Path(here)
     if not model.is_file(): raise UserError(f"{model} does not exist: run the retrain stage first (dvc repro retrain)")
     raw = raw_folder(here / "checkpoints", model, params, sequences)
-    with hold(here / "metrics.json", "an evaluation"): return write_scores(params, sequences, model, raw, here, jobs)
+    with contextlib.nullcontext() if ranks.rank else hold(here / "metrics.json", "an evaluation"):
+        return write_scores(params, sequences, model, raw, here, jobs, ranks)

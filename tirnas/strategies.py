@@ -23,6 +23,7 @@ from .nets.cost import genotype_cost
 from .nets.genotype import DerivedNetwork, Genotype
 from .objective import SearchNet, SearchParams, batch_budget, classify, deal, held_out, to_tensors
 from .proposals import Trial, make_proposer
+from .ranks import ALONE, Ranks
 from .search import search
 
 # %% ../nbs/41b_strategies.ipynb #bd51648b
@@ -136,9 +137,10 @@ def try_candidates(sequences: Items[Sequence], params: SearchParams, device: tor
 # %% ../nbs/41b_strategies.ipynb #126431a4
 def find_genotype(sequences: Items[Sequence], params: SearchParams, device: torch.device,
                   checkpoint: Path | str | None = None, log: Path | str | None = None,
-                  report: Callable[[dict], None] = print_record) -> tuple[Genotype, list[dict]]:
+                  report: Callable[[dict], None] = print_record, ranks: Ranks = ALONE) -> tuple[Genotype, list[dict]]:
     """Search by `params.strategy`; the genotype and the history, one record an epoch (darts) or a candidate (others).
 
-    `checkpoint` is written as the search goes on, and resumed from; `log` holds the history as JSON."""
-    run = search if params.strategy == "darts" else try_candidates
-    return run(sequences, params, device, checkpoint, log, report)
+    `checkpoint` is written as the search goes on, and resumed from; `log` holds the history as JSON. Only the gradient search can be shared by several processes."""
+    if params.strategy == "darts": return search(sequences, params, device, checkpoint, log, report, ranks)
+    if ranks.size > 1: raise UserError(f"strategy {params.strategy} runs in one process and there are {ranks.size}: start one, or use darts")
+    return try_candidates(sequences, params, device, checkpoint, log, report)

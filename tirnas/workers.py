@@ -10,14 +10,14 @@ import contextlib
 import os
 import pickle
 import signal
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence as Items
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from typing import NamedTuple
 
 from .core import UserError
+from .ranks import leave_with_parent
 
 # %% ../nbs/04a_workers.ipynb #59248170
 @contextlib.contextmanager
@@ -33,10 +33,7 @@ def one_thread_each() -> Iterator[None]:
 def start_worker() -> None:
     "Make this process a worker: one thread, no life after its parent's, no traceback at Ctrl-C."
     import cv2
-    def leave_with_parent() -> None:
-        parent_process().join()
-        os._exit(1)
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    leave_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     cv2.setNumThreads(1)
 
