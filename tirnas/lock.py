@@ -80,8 +80,9 @@ def _sweep(folder: Path, *patterns: str) -> None:
 
 # %% ../nbs/04_lock.ipynb #56e1c56c
 @contextlib.contextmanager
-def hold(path: Path | str, what: str = "a run") -> Iterator[None]:
-    "Hold a file, there or not, for the block; a UserError names the process that holds it already. Made for writers, not for readers."
+def hold(path: Path | str | None, what: str = "a run") -> Iterator[None]:
+    "Hold a file, there or not, for the block, or nothing where it is None; a UserError names the process that holds it already."
+    if path is None: return (yield)
     path = Path(path)
     with contextlib.suppress(OSError): path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path.with_name(f".{path.name}.lock"), path, what) as alone:
