@@ -265,6 +265,7 @@ EVERYTHING = {key: True for how in STRANGE.values() for key in how} | {"env": {k
 def unwritable(folder):
     "Make a folder one that not even root can write into."
     if os.geteuid() == 0 and subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], capture_output=True).returncode == 0:
+        assert subprocess.run(["touch", folder / "x"], capture_output=True).returncode
         try: yield
         finally: subprocess.run(["umount", "-l", folder], check=True)
     else:
@@ -296,7 +297,6 @@ def errand(home, env={}, clock=False, read_only=False, one_core=False, offline=F
     around = {**ENV, "PYTHONPATH": os.pathsep.join(map(str, (home / "clock", ROOT))), **env}
     few = functools.partial(os.sched_setaffinity, 0, {min(os.sched_getaffinity(0))}) if one_core else None
     with unwritable(home / "data") if read_only else contextlib.nullcontext():
-        if read_only and os.geteuid() == 0: assert subprocess.run(["touch", home / "data" / "x"], capture_output=True).returncode
         run = subprocess.run(command, cwd=home, env=around, capture_output=True, preexec_fn=few)
     assert run.returncode == 0, run.stderr.decode(errors="replace")[-3000:]
     assert (home / "out" / "scores" / "report.html").stat().st_size > 10_000 and hidden(home) == []
