@@ -112,15 +112,18 @@ def fresh(stage: str, stock: Path, home: Path) -> Path:
 
 def kill_at_random(stage: str, stock: Path, home: Path, kills: int, span_s: float, rng: random.Random) -> tuple[list[float], int]:
     "Start a stage again and again and kill it; at how many seconds, and how many runs ended before and were begun anew."
-    moments, ended = [], 0
+    moments, ended, is_whole = [], 0, True
     while len(moments) < kills:
-        process, moment = start(STAGES[stage], home), rng.uniform(0, span_s)
+        begun, process, moment = time.perf_counter(), start(STAGES[stage], home), rng.uniform(0, span_s)
         process.join(moment)
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL), (home / "said.txt").read_text()[-2000:]
         if process.exitcode: moments.append(moment)
-        else: ended += bool(fresh(stage, stock, home))
+        else:
+            ended, span_s = ended + 1, 0.9 * (time.perf_counter() - begun) if is_whole else span_s
+            fresh(stage, stock, home)
+        is_whole = not process.exitcode
     return moments, ended
 
 

@@ -100,6 +100,17 @@ def name_of(item) -> str:
     return str(getattr(item, "name", item))
 
 
+def _result(answer: tuple[bool, object]):
+    succeeded, value = answer
+    if succeeded: return value
+    raise value
+
+
+def _told_death(name: str, how: str) -> str:
+    why = "perhaps for lack of memory: run again, with fewer jobs" if how == "signal SIGKILL" else "see above what it said, if anything: run again with 1 job"
+    return f"a worker process died over {name} ({how}), {why}"
+
+# %% ../nbs/04a_workers.ipynb #bc060fb1
 def run_parallel(work: Callable, items: Items, jobs: int, name: Callable = name_of, died: Callable = raise_death) -> Iterator:
     "Do `work` on each item in `jobs` processes of one thread; yield what comes back, or what `died` says, in the order it comes."
     waiting, busy, workers = deque(items), {}, []
@@ -120,14 +131,3 @@ def run_parallel(work: Callable, items: Items, jobs: int, name: Callable = name_
         finally:
             for worker in workers: worker.pipe.close()      # what a process is at it may finish
             for worker in workers: worker.process.join()
-
-
-def _result(answer: tuple[bool, object]):
-    succeeded, value = answer
-    if succeeded: return value
-    raise value
-
-
-def _told_death(name: str, how: str) -> str:
-    why = "perhaps for lack of memory: run again, with fewer jobs" if how == "signal SIGKILL" else "see above what it said, if anything: run again with 1 job"
-    return f"a worker process died over {name} ({how}), {why}"
