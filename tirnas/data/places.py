@@ -143,7 +143,7 @@ def keep_index(path: Path, tree: Tree, places: list[Place]) -> None:
     if len(tree.seen) < INDEXED_FROM or max(tree.seen.values()) > time.time_ns() - 2_000_000_000: return
     content = {"seen": tree.seen, "places": [dataclasses.astuple(p) for p in places], "remarks": tree.remarks}
     try: write_atomic(path, json.dumps(content))
-    except OSError: return
+    except (OSError, UserError): return
 
 # %% ../../nbs/09_places.ipynb #b403d41b
 def _single(path: str) -> Place | None:
