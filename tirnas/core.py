@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['M_TRIM_THRESHOLD', 'M_MMAP_MAX', 'M_ARENA_MAX', 'MOST_LEVELS', 'MOST_NODES', 'MOST_DIGITS', 'MOST_BYTES', 'STAGES',
            'TRAINED', 'UserError', 'root', 'keep_memory', 'use_threads', 'seed_everything', 'pick_device', 'DiskFull',
-           'writing', 'flush', 'write_atomic', 'write_json', 'parse_json', 'parse_yaml', 'save_state', 'load_state',
-           'fingerprint', 'resume_state', 'key_text', 'params_from_dict', 'check_ranges', 'read_params', 'check_groups',
-           'load_params', 'rehearsal_of', 'stop_signals', 'end_by', 'print_record', 'TrackState']
+           'writing', 'flush', 'in_utf8', 'write_atomic', 'write_json', 'parse_json', 'parse_yaml', 'save_state',
+           'load_state', 'fingerprint', 'resume_state', 'key_text', 'params_from_dict', 'check_ranges', 'read_params',
+           'check_groups', 'load_params', 'rehearsal_of', 'stop_signals', 'end_by', 'print_record', 'TrackState']
 
 # %% ../nbs/00_core.ipynb #3369ffba
 import contextlib
@@ -114,9 +114,15 @@ def flush(file: typing.BinaryIO) -> None:
         if e.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP): raise
 
 
+def in_utf8(text: str) -> bytes:
+    "Text in UTF-8; halves of surrogate pairs that stand for no byte of a file name are written out."
+    try: return text.encode("utf8", "surrogateescape")
+    except UnicodeEncodeError: return text.encode("utf8", "backslashreplace")
+
+
 def write_atomic(path: Path | str, data: bytes | str, lasting: bool = True) -> Path:
     "Write `data` to `path` so that others see the old file or the new one, never a part, after a power cut too if `lasting`."
-    path, data = Path(path), data.encode("utf8", "surrogateescape") if isinstance(data, str) else data
+    path, data = Path(path), in_utf8(data) if isinstance(data, str) else data
     with writing(path, len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
