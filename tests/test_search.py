@@ -55,7 +55,7 @@ def test_each_group_moves_alone(change):
     held = [{id(p) for group in o.param_groups for p in group["params"]} for o in (run.weight_optimiser, run.alpha_optimiser)]
     assert not held[0] & held[1] and held[0] | held[1] == {id(p) for p in run.net.parameters()}
     assert held[1] == {id(p) for p in [*run.net.backbone.alpha.values(), *run.net.backbone.beta.values()]}
-    batch = {which: sampler(0) for which, sampler in run.samplers.items()}
+    batch = {which: [(0, sampler(0))] for which, sampler in run.samplers.items()}
     alpha, weights = run.net.alpha_parameters(), run.net.weight_parameters()
     for move, moving, resting in ((move_weights, weights, alpha), (move_alpha, alpha, weights)):
         before = copies(moving), copies(resting)
@@ -211,7 +211,7 @@ def test_the_regulariser_moves_alpha():
     run = start_search(BLOCKS, dataclasses.replace(SEARCH, regularisation=Regularisation(0.0, 1e6, "macs")), CPU)
     before = copies(run.net.backbone.alpha.values())
     slopes = gradients(regulariser(run), list(run.net.backbone.alpha.values()))
-    move_alpha(run, {which: sampler(0) for which, sampler in run.samplers.items()})
+    move_alpha(run, {which: [(0, sampler(0))] for which, sampler in run.samplers.items()})
     for a, old, slope in zip(run.net.backbone.alpha.values(), before, slopes):
         assert torch.equal((a - old).sign()[slope.abs() > 1], -slope.sign()[slope.abs() > 1])
 
@@ -222,7 +222,7 @@ def test_second_order_foresees_with_the_same_channels_and_leaves_the_generator_b
     for cell in run.net.backbone.cells:
         true = cell.draw
         cell.draw = lambda true=true: drawn.append(true()) or drawn[-1]
-    move_alpha(run, {which: sampler(0) for which, sampler in run.samplers.items()})
+    move_alpha(run, {which: [(0, sampler(0))] for which, sampler in run.samplers.items()})
     passes = [drawn[i:i + 2] for i in range(0, len(drawn), 2)]
     assert len(passes) == 3 and same(passes[0], passes[2]) and not same(passes[0], passes[1])
     behind = torch.get_rng_state()
@@ -258,10 +258,11 @@ def test_the_budget_is_the_number_of_batches_with_gradients(monkeypatch):
     asked = []
     run_params = dataclasses.replace(SEARCH, epochs=4, steps=3, warmup_epochs=2)
     import tirnas.search as module
-    true = module.gradients
-    monkeypatch.setattr(module, "gradients", lambda *args: asked.append(1) or true(*args))
+    true = module.ask_shard
+    monkeypatch.setattr(module, "ask_shard", lambda *args: asked.append(1) or true(*args))
     search(BLOCKS, run_params, CPU, report=lambda r: None)
     assert len(asked) == batch_budget(run_params) == 4 * 3 + 2 * 3
+    assert batch_budget(dataclasses.replace(run_params, shards=3)) == 3 * batch_budget(run_params)
     assert batch_budget(dataclasses.replace(run_params, order="second")) == 4 * 3 + 2 * 3 * 3
     assert not set(held_out(run_params)) & set(range(4 * 3))
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import tirnas
-from .core import UserError, check_ranges, params_from_dict, parse_json
+from .core import UserError, check_ranges, params_from_dict, parse_json, write_atomic, writing
 from .dimp.online import TrackSettings
 
 # %% ../nbs/67_bundle.ipynb #6bfed02e
@@ -68,11 +68,11 @@ def write_bundle(folder: Path | str, graphs: dict[str, bytes], card: BundleCard)
     folder.parent.mkdir(parents=True, exist_ok=True)
     sums = {name: digest(data) for name, data in graphs.items()}
     text = json.dumps({"format": BUNDLE_FORMAT, "graphs": sums, **dataclasses.asdict(card)}, indent=1, sort_keys=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
+    size = sum(map(len, graphs.values()))
+    with writing(folder, size), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         whole = Path(made) / "whole"
-        whole.mkdir()
-        for name, data in graphs.items(): (whole / f"{name}.onnx").write_bytes(data)
-        (whole / CARD).write_text(text + "\n")
+        for name, data in graphs.items(): write_atomic(whole / f"{name}.onnx", data)
+        write_atomic(whole / CARD, text + "\n")
         if folder.exists(): os.replace(folder, Path(made) / "old")
         os.replace(whole, folder)
     return folder

@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['M_TRIM_THRESHOLD', 'M_MMAP_MAX', 'M_ARENA_MAX', 'MOST_LEVELS', 'MOST_NODES', 'MOST_DIGITS', 'MOST_BYTES', 'STAGES',
-           'UserError', 'root', 'keep_memory', 'use_threads', 'seed_everything', 'pick_device', 'write_atomic',
-           'write_json', 'parse_json', 'parse_yaml', 'save_state', 'load_state', 'fingerprint', 'resume_state',
-           'key_text', 'params_from_dict', 'check_ranges', 'read_params', 'check_groups', 'load_params', 'stop_signals',
-           'end_by', 'print_record', 'TrackState']
+           'TRAINED', 'UserError', 'root', 'keep_memory', 'use_threads', 'seed_everything', 'pick_device', 'DiskFull',
+           'writing', 'flush', 'in_utf8', 'write_atomic', 'write_json', 'parse_json', 'parse_yaml', 'save_state',
+           'load_state', 'fingerprint', 'resume_state', 'key_text', 'params_from_dict', 'check_ranges', 'read_params',
+           'check_groups', 'load_params', 'rehearsal_of', 'stop_signals', 'end_by', 'print_record', 'TrackState']
 
 # %% ../nbs/00_core.ipynb #3369ffba
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
 import random
+import secrets
+import shutil
 import signal
-import tempfile
 import threading
 import types
 import typing
@@ -88,25 +90,51 @@ def pick_device(name: str = "auto") -> "torch.device":
     return device
 
 # %% ../nbs/00_core.ipynb #a79bfa0b
-def write_atomic(path: Path | str, data: bytes | str) -> Path:
-    "Write `data` to `path` so that other readers see the old file or the new one, never a part."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as f: f.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return path
+class DiskFull(UserError):
+    "There is no room for a file."
 
-# %% ../nbs/00_core.ipynb #34fbb741
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+
+@contextlib.contextmanager
+def writing(path: Path | str, size: int) -> Iterator[None]:
+    "Within the block, which writes `size` bytes to `path`, a full disk is a DiskFull and a foreign folder a UserError."
+    try: yield
+    except OSError as e:
+        said = f"{path} cannot be written ({e.strerror})"
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS): raise UserError(f"{said}: give a place of your own") from e
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
+        free = shutil.disk_usage(next(p for p in Path(path).absolute().parents if p.exists())).free
+        raise DiskFull(f"{said}: it needs {size:,} bytes and the disk has {free:,} free; make room and run again") from e
+
+# %% ../nbs/00_core.ipynb #2eed65db
+def flush(file: typing.BinaryIO) -> None:
+    "Wait until the disk has what was written to an open file; some network disks cannot tell, and are believed."
+    file.flush()
+    try: os.fsync(file.fileno())
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP): raise
+
+
+def in_utf8(text: str) -> bytes:
+    "Text in UTF-8; halves of surrogate pairs that stand for no byte of a file name are written out."
+    try: return text.encode("utf8", "surrogateescape")
+    except UnicodeEncodeError: return text.encode("utf8", "backslashreplace")
+
+
+def write_atomic(path: Path | str, data: bytes | str, lasting: bool = True) -> Path:
+    "Write `data` to `path` so that others see the old file or the new one, never a part, after a power cut too if `lasting`."
+    path, data = Path(path), in_utf8(data) if isinstance(data, str) else data
+    with writing(path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            with partial.open("xb") as f:
+                f.write(data)
+                if lasting: flush(f)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    return path
 
 # %% ../nbs/00_core.ipynb #06a453dd
 def write_json(path: Path | str, value) -> Path:
@@ -284,6 +312,15 @@ def load_params(cls: type, group: str, recipe: str | None = None, path: Path | s
     check_groups(params)
     if group not in params[recipe]: raise UserError(f"{recipe}.{group} is missing: add it to params.yaml")
     return params_from_dict(cls, params[recipe][group], f"{recipe}.{group}")
+
+# %% ../nbs/00_core.ipynb #798e55e9
+TRAINED = 100   # weight updates; the smallest recipe has 360, and nothing that can be compared comes of fewer than this
+
+
+def rehearsal_of(updates: int) -> dict[str, str]:
+    "What must be said of a run of so few weight updates, under the key `rehearsal`; nothing from 100 on."
+    if updates >= TRAINED: return {}
+    return {"rehearsal": f"a rehearsal of {updates} weight update{'s' * (updates != 1)}, not a training: its numbers mean nothing"}
 
 # %% ../nbs/00_core.ipynb #5f91ee67
 @contextlib.contextmanager

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['MOST', 'OTHERS', 'VANISHED', 'PATIENCE', 'UNMOVED', 'FALLEN', 'WIDTH', 'by_source', 'hold_out', 'first_frames',
-           'clip_success', 'mean_success', 'validation', 'loss_terms', 'checked', 'show_health', 'vanishing', 'unmoved',
-           'overlearned', 'health_warnings', 'embed_targets', 'Triplet', 'hardest_triplets', 'worst_of_each',
-           'show_triplets', 'descent_maps', 'show_descent']
+           'clip_success', 'mean_success', 'check_success', 'validation', 'loss_terms', 'checked', 'show_health',
+           'vanishing', 'unmoved', 'overlearned', 'health_warnings', 'embed_targets', 'Triplet', 'hardest_triplets',
+           'worst_of_each', 'show_triplets', 'descent_maps', 'show_descent']
 
 # %% ../nbs/62b_health.ipynb #5d8d29aa
 import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence as Items
+from functools import partial
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -50,7 +51,7 @@ def hold_out(sequences: Items[Sequence], number: int) -> tuple[list[Sequence], l
     if kept < number:
         warnings.warn(f"validate_sequences is {number} but there are {len(films)} videos to train on, of which at most "
                       f"{len(films) // MOST} are held out: give more videos, or a smaller number", stacklevel=2)
-    films.sort(key=lambda part: hashlib.sha256(part[0].name.encode()).digest())
+    films.sort(key=lambda part: hashlib.sha256(part[0].name.encode("utf8", "surrogateescape")).digest())
     apart = {id(s) for part in films[:kept] for s in part}
     return [s for s in sequences if id(s) not in apart], [part[0] for part in films[:kept]]
 
@@ -80,15 +81,17 @@ def mean_success(net: TrackingNet, params: RetrainParams, genotype: Genotype | N
     return sum(found) / len(found) if found else math.nan
 
 # %% ../nbs/62b_health.ipynb #896110c6
+def check_success(clips: Items[tuple[Sequence, range]], params: RetrainParams, genotype: Genotype | None, net: TrackingNet,
+                  epochs: int) -> dict[str, float]:
+    "The record of the check after so many epochs; NaN where none is due."
+    due = epochs % params.validate_every == 0 or epochs == params.epochs
+    return {"validation_success": mean_success(net, params, genotype, clips) if due else math.nan}
+
+
 def validation(sequences: Items[Sequence], params: RetrainParams, genotype: Genotype | None,
                num_frames: int = 30) -> Callable[[TrackingNet, int], dict[str, float]]:
     "A callback for `retrain`: mean success AUC over the first frames of these videos; NaN in epochs without a check."
-    clips = [(s, first_frames(s, num_frames)) for s in sequences]
-    def validate(net: TrackingNet, epochs: int) -> dict[str, float]:
-        "The record of the check after so many epochs."
-        due = epochs % params.validate_every == 0 or epochs == params.epochs
-        return {"validation_success": mean_success(net, params, genotype, clips) if due else math.nan}
-    return validate
+    return partial(check_success, [(s, first_frames(s, num_frames)) for s in sequences], params, genotype)
 
 # %% ../nbs/62b_health.ipynb #1a180103
 OTHERS = ("epoch", "lr", "validation_success")

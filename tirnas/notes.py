@@ -28,9 +28,11 @@ def describe_run(who: Contender, tracker=None) -> dict:
     "What results depend on: the tracker, its digest and size, the device, the versions, the meaning of the times."
     net = getattr(tracker, "net", None)
     size = sum(p.numel() for p in net.parameters()) if hasattr(net, "parameters") else None
+    origin = getattr(getattr(tracker, "card", None), "origin", None)
+    marked = {"rehearsal": str(origin["rehearsal"])} if isinstance(origin, dict) and "rehearsal" in origin else {}
     versions = {**{name: version(name) for name in PACKAGES}, "python": sys.version.split()[0]}
     return {"tracker": who.label, "source": Path(who.word).name, "sha256": source_digest(who), "device": device_of(who),
-            "timing": TIMING, "versions": versions, "parameters": size, "refused": {}, "sequences": {}}
+            "timing": TIMING, "versions": versions, "parameters": size, **marked, "refused": {}, "sequences": {}}
 
 # %% ../nbs/52a_notes.ipynb #ae722a8b
 def _end_of(path: Path, most: int = 2**20) -> bytes:
@@ -53,8 +55,8 @@ def frame_mark(sequence: Sequence) -> str | None:
 
 # %% ../nbs/52a_notes.ipynb #e741a865
 MOST_PARAMETERS = 1e15
-KINDS = {"source": (str, NoneType), "sha256": (str, NoneType), "parameters": (int, float, NoneType), "refused": dict,
-         "sequences": dict}
+KINDS = {"source": (str, NoneType), "sha256": (str, NoneType), "parameters": (int, float, NoneType), "rehearsal": str,
+         "refused": dict, "sequences": dict}
 
 
 def is_sound(note) -> bool:
@@ -105,7 +107,8 @@ def claim_folder(
     kept = {name: entry for name, entry in known.get("sequences", {}).items() if name not in marks}
     refused = {name: why for name, why in known.get("refused", {}).items() if name not in marks}
     entries = {name: {"sha256": note["sha256"], "frames": mark} for name, mark in marks.items()}
-    note |= {"refused": refused, "sequences": kept | entries, "parameters": note["parameters"] or known.get("parameters")}
+    note |= {"refused": refused, "sequences": kept | entries, "parameters": note["parameters"] or known.get("parameters"),
+             **{key: known[key] for key in ("rehearsal",) if key in known}}
     write_json(folder / "run.json", note)
     return note
 

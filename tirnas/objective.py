@@ -24,6 +24,7 @@ from .dimp.net import Classifier, ClassifierSettings, classify_maps
 from .losses import score_losses
 from .nets.cells import NODES, Macro
 from .nets.relaxation import PLAIN, Relaxation
+from .precision import backbone_maps
 
 # %% ../nbs/40b_objective.ipynb #655f4f69
 STRATEGIES = ("darts", "random", "evolution", "reinforce")
@@ -78,6 +79,8 @@ class SearchParams:
     augmentation: Augmentation
     weights: WeightSettings
     alpha: AdamSettings
+    shards: int = 1                 # batches whose gradients are averaged in one update, dealt to the processes
+    skip_bad_batches: bool = False  # leave an update out whose loss is no number, instead of stopping
 
     def __post_init__(self): check_params(self)
 
@@ -98,6 +101,9 @@ def check_params(params: SearchParams) -> None:
         raise UserError(f"rate K = {params.rate} does not divide {params.macro.channels} channels: choose a K that does, such as 1, 2 or 4")
     if not 0 <= params.max_skips <= 2 * NODES:
         raise UserError(f"max_skips is {params.max_skips}: a cell keeps 4 or 8 edges, so give 0 to {2 * NODES}")
+    if params.shards < 1: raise UserError(f"shards is {params.shards}: give the number of batches an update, 1 or more")
+    if params.order == "second" and params.shards > 1:
+        raise UserError(f"the second order foresees the step of one batch and shards is {params.shards}: set shards to 1, or order to first")
     if params.order == "second" and params.weights.optimiser != "sgd":
         raise UserError("the second order foresees a step of SGD: set weights.optimiser to sgd, or order to first")
 
@@ -112,12 +118,12 @@ def deal(sequences: Items[Sequence], params: SearchParams) -> dict[str, EpisodeS
 def batch_budget(params: SearchParams) -> int:
     "Count the batches that a gradient search of these settings computes gradients for."
     moving = params.epochs - params.warmup_epochs
-    return params.steps * (params.epochs + {"first": 1, "second": 3}[params.order] * moving)
+    return params.steps * params.shards * (params.epochs + {"first": 1, "second": 3}[params.order] * moving)
 
 
 def held_out(params: SearchParams) -> list[int]:
     "Numbers of `arch` batches that no search of these settings trains on; they judge decided cells."
-    first = params.epochs * params.steps
+    first = params.epochs * params.steps * params.shards
     return list(range(first, first + params.proxy.batches))
 
 # %% ../nbs/40b_objective.ipynb #499407c0
@@ -173,7 +179,7 @@ def judge_maps(classifier: Classifier, maps: dict[int, torch.Tensor], boxes_PKxy
 def classify(net: SearchNet, images_PKCHW: torch.Tensor, boxes_PKxywh: torch.Tensor, params: SearchParams, mixing: dict | None = None) -> Outcome:
     "The tracker's classification loss on test frames, with filters predicted from train frames; `mixing` overrides alpha."
     images_BCHW = images_PKCHW.flatten(0, 1)
-    maps = net.backbone(images_BCHW) if mixing is None else net.backbone(images_BCHW, mixing)
+    maps = backbone_maps(net.backbone, images_BCHW, *([] if mixing is None else [mixing]))
     main = judge_maps(net.classifier, maps, boxes_PKxywh, params)
     if net.auxiliary is None: return main
     return Outcome(main.loss + params.auxiliary * judge_maps(net.auxiliary, maps, boxes_PKxywh, params).loss, main.hit)

@@ -13,19 +13,17 @@ import io
 import json
 import re
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from .baselines import BoxRefused, ConstantBox
 from .core import UserError, write_atomic
 from .data.frames import read_frame
-from .data.sequences import Sequence, write_boxes
+from .data.sequences import Sequence, write_boxes, write_frame
 from .trackers import Contender, box_of, confidence_of, make_tracker
 
 # %% ../nbs/52_vot.ipynb #15344f09
@@ -101,9 +99,8 @@ def _frame_files(folder: Path, sequence: Sequence) -> str:
     for number, path in enumerate(sequence.frame_paths, 1):
         to = folder / "color" / f"{number:08d}{suffix}"
         if to.is_symlink(): to.unlink()
-        if copied: shutil.copyfile(path, to)
-        elif not cv2.imwrite(str(to), read_frame(path)):
-            raise UserError(f"{to} cannot be written: check the free space")
+        if copied: write_atomic(to, path.read_bytes(), lasting=False)
+        else: write_frame(to, read_frame(path))
     for old in (folder / "color").glob("[0-9]" * 8 + ".*"):
         if old.name not in names: old.unlink()
     return suffix

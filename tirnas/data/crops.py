@@ -76,9 +76,10 @@ def crop_frame(frame: np.ndarray, window: Window) -> np.ndarray:
 
 # %% ../../nbs/12_crops.ipynb #90339004
 def normalise(crop: np.ndarray) -> np.ndarray:
-    "A crop (H, W) with zero mean and unit spread; zeros where it is constant."
+    "A crop (H, W) with zero mean and unit spread; zeros where it is constant, NaN where it holds one."
     mean, spread = (float(v[0, 0]) for v in cv2.meanStdDev(crop))
-    return (crop - np.float32(mean)) / np.float32(spread) if spread > 1e-6 * max(1.0, abs(mean)) else np.zeros_like(crop)
+    if spread <= 1e-6 * max(1.0, abs(mean)): return np.zeros_like(crop)
+    return (crop - np.float32(mean)) / np.float32(spread)
 
 # %% ../../nbs/12_crops.ipynb #048647f8
 def jitter_box(box_xywh: np.ndarray, center: float, scale: float, rng: np.random.Generator) -> np.ndarray:

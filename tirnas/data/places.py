@@ -143,7 +143,7 @@ def keep_index(path: Path, tree: Tree, places: list[Place]) -> None:
     if len(tree.seen) < INDEXED_FROM or max(tree.seen.values()) > time.time_ns() - 2_000_000_000: return
     content = {"seen": tree.seen, "places": [dataclasses.astuple(p) for p in places], "remarks": tree.remarks}
     try: write_atomic(path, json.dumps(content))
-    except OSError: return
+    except (OSError, UserError): return
 
 # %% ../../nbs/09_places.ipynb #b403d41b
 def _single(path: str) -> Place | None:
@@ -167,7 +167,7 @@ def find_places(path: Path | str, layout: str | None = None) -> list[Place]:
     if layout not in (None, *LAYOUTS): raise UserError(f"layout {layout!r} is unknown: give one of {', '.join(LAYOUTS)}")
     refuse_archive(path)
     if single := _single(str(path)): return [single]
-    if not os.path.isdir(path): raise UserError(f"{path} is not a folder: give the folder that holds the sequences")
+    if not os.path.isdir(path): raise UserError(f"{path} does not exist: give the folder that holds the sequences")
     tree = Tree(path, forced=layout is not None)
     kept = load_index(index := index_file(tree.root, layout))
     if not kept:

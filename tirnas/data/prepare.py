@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PrepareParams', 'frame_size', 'misplaced', 'warn_of', 'index_entry', 'training_entry', 'read_entry', 'from_place',
-           'told_apart', 'find_training', 'prepare', 'load_index']
+           'told_apart', 'find_training', 'write_index', 'prepare', 'load_index']
 
 # %% ../../nbs/14_prepare.ipynb #75557112
 import dataclasses
@@ -23,6 +23,7 @@ from .layouts import Place
 from .places import pack_place, unpack_place
 from .sequences import Sequence, open_dataset, to_file
 from .synthetic import simulate
+from ..lock import hold_folder
 
 # %% ../../nbs/14_prepare.ipynb #0f3f435b
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +119,8 @@ def find_training(params: PrepareParams, home: Path, rendered: Path, jobs: int =
     return told_apart(found)
 
 
-def prepare(params: PrepareParams, data_root: Path | str, out: Path | str, jobs: int = 1) -> Path:
-    "Render or find the training sequences, find the test sequences, and write `<out>/index.json`."
-    out, tests = Path(out), open_dataset(data_root)
+def write_index(params: PrepareParams, tests: list[Sequence], out: Path, jobs: int) -> Path:
+    "Render or find the training sequences and write `<out>/index.json`, with `tests` in it."
     home = out.resolve().parent
     train = find_training(params, home, out / "train", jobs)
     look = lambda part, name: tqdm(part, name, unit="sequence", disable=len(part) < 500)
@@ -129,6 +129,12 @@ def prepare(params: PrepareParams, data_root: Path | str, out: Path | str, jobs:
     shared = {s.name for s in train} & {s.name for s in tests}
     if shared: raise UserError(f"{', '.join(sorted(shared)[:3])} would both train and test: give folders without common names")
     return write_json(out / "index.json", {"train": entries, "test": [index_entry(s, home, False) for s in look(tests, "test")]})
+
+
+def prepare(params: PrepareParams, data_root: Path | str, out: Path | str, jobs: int = 1) -> Path:
+    "Render or find the training sequences, find the test sequences, and write `<out>/index.json`."
+    out, tests = Path(out), open_dataset(data_root)
+    with hold_folder(out, "prepare"): return write_index(params, tests, out, jobs)
 
 # %% ../../nbs/14_prepare.ipynb #6f60735b
 def load_index(prepared: Path | str, part: str) -> list[Sequence]:

@@ -19,6 +19,7 @@ from ..core import UserError
 from .filter import FilterInitialiser, FilterOptimiser, InstanceNorm, apply_filters, box_centers, stretches, to_score_cells
 from .iou import BoxBranch, move_boxes
 from .prpool import prroi_pool
+from ..precision import backbone_maps
 
 # %% ../../nbs/33_net.ipynb #730d6f8a
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ def classify_maps(classifier: Classifier, feats: dict[int, torch.Tensor], boxes_
 
 def classify_episodes(backbone: nn.Module, classifier: Classifier, images_PKCHW, boxes_PKxywh, iterations: int):
     "Scores of test frames by each filter iterate, features (P, K, D, H, W), and the backbone's maps of all frames."
-    feats = backbone(images_PKCHW.flatten(0, 1))
+    feats = backbone_maps(backbone, images_PKCHW.flatten(0, 1))
     return *classify_maps(classifier, feats, boxes_PKxywh, iterations), feats
 
 # %% ../../nbs/33_net.ipynb #1def3c12
