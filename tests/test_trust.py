@@ -55,6 +55,7 @@ MODULES = sorted((ROOT / "tirnas").rglob("*.py")) + sorted((ROOT / "benchmarks")
 RUNNERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 ARCHIVES = {"zipfile", "tarfile", "gzip", "bz2", "lzma", "zipimport", "py7zr", "rarfile"}
 MAY = {("nets/pretrained.py", "import pickle"): "it names pickle.UnpicklingError", ("nets/pretrained.py", "pickle.UnpicklingError"): "an error",
+       **{("workers.py", what): "pipes between a process and its own workers, no file" for what in ("import pickle", "pickle.dumps", "pickle.loads")},
        ("trackers.py", "exec_module"): "the tracker that the user names, as code, on the command line"}
 
 
