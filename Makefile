@@ -1,5 +1,6 @@
 # Two commands do it all:  make repro  (data -> search -> retrain -> track -> scores)   and   make test
 # make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results;
+# make bench measures the time budget, start-up to evaluation, in a few minutes, and keeps it in benchmarks/history.jsonl;
 # make bench-search times a step of the search against the usual implementation; make bench-track prints success, speed and
 # cost of every known model beside CSRT and a DiMP-18 (ARGS="--help" says what else it can be asked);
 # make rehearse runs the paper's recipe from made-up data of the real shape to its tables, cut to a few updates, into rehearsal/;
@@ -14,7 +15,7 @@ READY := .venv/.ready
 INSTALL = if [ -x .venv/bin/pip ]; then PIP=".venv/bin/python -m pip"; else PIP="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
 	$$PIP install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help repro test lab notebooks docs gif package onnx bench-search bench-track rehearse clean
+.PHONY: help repro test lab notebooks docs gif package onnx bench bench-search bench-track rehearse clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -41,6 +42,9 @@ gif: $(READY)
 
 package: $(READY)
 	python -m build --no-isolation
+
+bench: $(READY)
+	python benchmarks/all.py $(ARGS)
 
 bench-search: $(READY)
 	python benchmarks/search.py

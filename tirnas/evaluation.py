@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['OURS', 'EvaluateParams', 'raw_folder', 'without_times', 'headline', 'benchmark_of', 'truth_of', 'mixed_remarks',
-           'about_model', 'track_all', 'evaluate_model']
+           'about_model', 'track_all', 'publish', 'write_scores', 'evaluate_model']
 
 # %% ../nbs/63_evaluation.ipynb #bd755ff6
+import contextlib
 import dataclasses
 import hashlib
 import shutil
@@ -16,9 +17,10 @@ from pathlib import Path
 import torch
 
 from .benchmark import run_benchmark
-from .core import UserError, fingerprint, write_json
+from .core import UserError, fingerprint, write_atomic, write_json
 from .data.sequences import Sequence, digest, to_file
 from .dimp.card import load_card
+from .lock import hold
 from .metrics import OFFICIAL
 from .nets.cost import count_macs, count_parameters
 from .notes import read_note
@@ -98,6 +100,32 @@ def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, r
     return scores, [f"{OURS} is {scores[OURS]['rehearsal']}"] * ("rehearsal" in scores[OURS]) + remarks
 
 # %% ../nbs/63_evaluation.ipynb #6b02e211
+def publish(raw: Path, out: Path) -> None:
+    "Let `out` hold the boxes and confidences of a folder of raw results, and nothing else; the times, which differ from run to run, stay behind."
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    kept = [path for path in sorted(raw.rglob("*.txt")) if not path.name.endswith("_time.txt")]
+    try:
+        for path in kept: write_atomic(partial / path.relative_to(raw), path.read_bytes())
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(out, ignore_errors=True)
+    partial.replace(out)
+
+# %% ../nbs/63_evaluation.ipynb #34dd4c05
+def write_scores(params: EvaluateParams, sequences: Items[Sequence], model: Path, raw: Path, here: Path, jobs: int, ranks: Ranks) -> dict:
+    "Track into `raw` and score; the first process writes results, report and metrics. Returns all scores."
+    scores, remarks = track_all(params, sequences, model, raw, jobs, ranks)
+    if ranks.rank: return scores
+    lasting, names = without_times(scores), [s.name for s in sequences]
+    publish(raw, here / "out" / "results")
+    found = {tracker: load_results(raw / tracker, names) for tracker in scores}
+    write_report(lasting, remarks, here / "out" / "report", sequences=sequences, results=found)
+    write_json(here / "metrics.json", headline(lasting))
+    return scores
+
+
 def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Path | str, here: Path | str, jobs: int = 1,
                    ranks: Ranks = ALONE) -> dict:
     """Score the model and the floors; writes `<here>/out/results`, `<here>/out/report` and `<here>/metrics.json`, returns all scores.
@@ -106,12 +134,5 @@ def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Pa
     model, here = Path(model), Path(here)
     if not model.is_file(): raise UserError(f"{model} does not exist: run the retrain stage first (dvc repro retrain)")
     raw = raw_folder(here / "checkpoints", model, params, sequences)
-    scores, remarks = track_all(params, sequences, model, raw, jobs, ranks)
-    if ranks.rank: return scores
-    lasting, names = without_times(scores), [s.name for s in sequences]
-    shutil.rmtree(here / "out" / "results", ignore_errors=True)
-    shutil.copytree(raw, here / "out" / "results", ignore=shutil.ignore_patterns("*_time.txt", "run.json"))
-    found = {tracker: load_results(raw / tracker, names) for tracker in scores}
-    write_report(lasting, remarks, here / "out" / "report", sequences=sequences, results=found)
-    write_json(here / "metrics.json", headline(lasting))
-    return scores
+    with contextlib.nullcontext() if ranks.rank else hold(here / "metrics.json", "an evaluation"):
+        return write_scores(params, sequences, model, raw, here, jobs, ranks)

@@ -9,6 +9,7 @@ __all__ = ['LEAST_WIDTH_PX', 'CODECS', 'Display', 'plain_picture', 'draw_track',
 # %% ../nbs/75_film.ipynb #ef8b4e88
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 
 from .canvas import COLOURS, draw_box, to_picture
-from .core import UserError
+from .core import DiskFull, UserError
 from .data.frames import to_gray
 
 # %% ../nbs/75_film.ipynb #39cde52c
@@ -97,16 +98,25 @@ class Film:
             self._open(*even.shape[:2])
             self.start_s = now_s
         due = int((now_s - self.start_s) * self.fps) + 1 - self.written if self.live else 1
-        for _ in range(due): self.writer.write(even)
+        with hushed():      # on a full disk it complains of each picture; `close` says it once
+            for _ in range(due): self.writer.write(even)
         self.written += max(due, 0)
 
     def close(self) -> bool:
         "End the film and put it in its place; whether there is one."
         if self.writer is None: return False
-        self.writer.release()
+        with hushed(): self.writer.release()
         self.writer = None
+        if not self._is_whole():
+            size = self.partial.stat().st_size
+            self.partial.unlink()
+            free = shutil.disk_usage(self.path.absolute().parent).free
+            raise DiskFull(f"{self.path} is cut off after {size:,} bytes, and then the disk has {free:,} free: make room, or give another place")
         os.replace(self.partial, self.path)
         return True
+
+    def _is_whole(self) -> bool:
+        with hushed(): return cv2.VideoCapture(str(self.partial)).get(cv2.CAP_PROP_FRAME_COUNT) >= self.written - 1
 
 # %% ../nbs/75_film.ipynb #343c8948
 def film_formats() -> dict[str, bool]:

@@ -18,6 +18,7 @@ import numpy as np
 from .core import UserError, write_atomic
 from .data.sequences import Sequence
 from .failures import failure_strips
+from .lock import hold_folder
 from .pages import Picture, folded, notes_html, page, paragraph, pdf_bytes, picture_of, section, show, wide
 from .plots import (KINDS, PLOTS, Plot, attribute_plot, draw_all, norm_precision_plot, precision_plot, published_plot,
                           success_plot)
@@ -230,9 +231,10 @@ def write_report(
     out, benchmark = Path(out), benchmark or benchmark_of(scores)
     figures = draw_all(scores)
     ranking = published_plot(scores, benchmark) if benchmark in FOOTNOTES else None
-    write_tables(scores, out)
-    write_paper_tables(scores, benchmark, out)
-    pictures = write_pictures(figures | ({"published": ranking} if ranking else {}), out)
     strips = failure_strips(scores, sequences, results) if sequences is not None else {}
     shown = {name: picture_of(strip) for name, strip in strips.items()}
-    return write_atomic(out / "report.html", report_page(scores, warnings, pictures, shown, title, benchmark))
+    with hold_folder(out, "a report"):
+        write_tables(scores, out)
+        write_paper_tables(scores, benchmark, out)
+        pictures = write_pictures(figures | ({"published": ranking} if ranking else {}), out)
+        return write_atomic(out / "report.html", report_page(scores, warnings, pictures, shown, title, benchmark))

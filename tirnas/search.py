@@ -160,7 +160,7 @@ def foresee(run: SearchRun, batches: Batches) -> tuple[dict[str, float], list]:
     restore_random(after)
     return {"loss": outcome.loss.item(), "hit": outcome.hit}, grads
 
-
+# %% ../nbs/41_search.ipynb #871726f8
 def move_alpha(run: SearchRun, batches: Batches) -> None:
     "One update of the architecture on the `arch` half."
     alpha = run.net.alpha_parameters()
