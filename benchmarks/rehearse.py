@@ -32,7 +32,7 @@ SMALLER = {
     **{f"{stage}.macro.{key}": value for stage in ("search", "retrain") for key, value in {"cells": 3, "channels": 4, "stem_stride": 4}.items()},
     "search.heads.cls_dim": 16, "retrain.heads.cls_dim": 16, "retrain.heads.iou_dim": 16, "evaluate.floors": "[constant,kcf]",
 }
-HIDDEN = r"Created|State|Executor|.*at_0\.2|(constant|kcf|csrt)\..*"      # columns of `dvc exp show` that say nothing of the rows
+DROPPED = r"^(?!Experiment|State|tirnas\.(success|precision|norm_precision$|backbone)|.*\.(rate|kind|triplet|center|seed)$)"      # all columns of `dvc exp show` but scores, cost and what the rows set
 WAIT_S = 3      # between two looks at the queue
 
 
@@ -110,7 +110,7 @@ def ablation(here: Path, data: dict[str, Path], cut: tuple[str, ...], out: Path)
     call(["dvc", "queue", "start"], here)
     wait_for_queue(here)
     print(f"  the queue took {time.perf_counter() - started:.0f} s", flush=True)
-    print(call(["dvc", "exp", "show", "--only-changed", "--drop", HIDDEN, "--md"], here, log=out / "experiments.md"))
+    print(call(["dvc", "exp", "show", "--hide-workspace", "--only-changed", "--drop", DROPPED, "--md"], here, log=out / "experiments.md"))
     print(call(["tirnas", "table1", "show", "--recipe", "paper", "--out", str(out / "table1_ablation.md")], here))
 
 
