@@ -106,7 +106,7 @@ class Tree(Fence):
         self.looked[folder] = [n for n, is_dir in shown if is_dir], [n for n, is_dir in shown if not is_dir]
         return self.looked[folder]
 
-
+# %% ../../nbs/08_layouts.ipynb #cab919c4
 def text_lines(tree: Tree, *parts: str) -> list[str]:
     "The stripped lines of a small text file in a tree; none if it is not there or cannot be read."
     path = os.path.join(*parts)
