@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATUS', 'DOUBT', 'Target', 'start_sizes', 'see', 'learn_first', 'steps_due', 'learn_more', 'score_frame',
            'find_peak', 'move_to_peak', 'fit_by_branch', 'fit_to_frame', 'Sight', 'judged_state', 'seek', 'Tracker',
-           'known_models', 'find_model']
+           'made_model', 'known_models', 'is_there', 'find_model']
 
 # %% ../nbs/50_tracker.ipynb #7bd9ced8
 import dataclasses
@@ -19,9 +19,9 @@ import torch
 import tirnas
 
 from .boxes import cxcywh_to_xywh, keep_in_view
-from .core import TrackState, UserError, root, use_threads
+from .core import TrackState, UserError, pick_device, root, use_threads
 from .data.crops import Window, crop_frame, normalise, search_window
-from .dimp.card import ModelCard, load_model
+from .dimp.card import ModelCard, load_card, load_model
 from .dimp.filter import apply_filter, box_centers, from_score_cells, to_score_cells
 from .dimp.iou import BoxBranch
 from .dimp.net import Classifier, HeadSettings, TrackingNet
@@ -139,7 +139,8 @@ DOUBT = 0.1     # confidence below which a target is not called held, whatever t
 
 def judged_state(peak: Peak) -> TrackState:
     "Confidence, as training understands scores, and status."
-    confidence, status = 0.5 + 0.5 * math.tanh(foreground_logit(peak.score) / 2), STATUS[peak.verdict]
+    score = peak.score if math.isfinite(peak.score) else -math.inf
+    confidence, status = 0.5 + 0.5 * math.tanh(foreground_logit(score) / 2), STATUS[peak.verdict]
     return TrackState(confidence, "uncertain" if status == "held" and confidence < DOUBT else status)
 
 # %% ../nbs/50_tracker.ipynb #473d0a0d
@@ -165,9 +166,9 @@ class Tracker:
 
     @classmethod
     def load(cls, model: str | Path = "mini", settings: TrackSettings | None = None, device: str = "cpu") -> "Tracker":
-        "A tracker from a model file, or from the name of a model that ships or that `make repro` made."
+        "A tracker from a model file or name; torch and OpenCV take `TIRNAS_THREADS` threads, one by default, in the whole process."
         use_threads()
-        with torch.inference_mode(False): return cls(*load_model(find_model(model)), settings, device)
+        with torch.inference_mode(False): return cls(*load_model(find_model(model)), settings, pick_device(device))
 
     @torch.inference_mode()
     def init(self, frame: np.ndarray, box_xywh) -> None:
@@ -204,17 +205,32 @@ def _home() -> Path:
     return Path()
 
 
+def made_model() -> dict[str, Path]:
+    "What the pipeline made, by its name: `mini` where that is its recipe, else `out`."
+    path = _home() / "out" / "model.safetensors"
+    if not path.is_file(): return {}
+    try: recipe = load_card(path).origin.get("recipe")
+    except UserError: recipe = None
+    return {"mini" if recipe == "mini" else "out": path}
+
+
 def known_models() -> dict[str, Path]:
-    "Models that have a name: those in the package, and `mini` where `make repro` has made it."
-    made = _home() / "out" / "model.safetensors"
+    "Models that have a name: those in the package, and what `make repro` has made, `mini` in place of the one in the package."
     shipped = sorted((Path(tirnas.__file__).parent / "models").glob("*.safetensors"))
-    return {**{path.stem: path for path in shipped}, **({"mini": made} if made.is_file() else {})}
+    return {path.stem: path for path in shipped} | made_model()
+
+
+def is_there(path: Path) -> bool:
+    "Whether a path is a file; False for a name that no file can have."
+    try: return path.is_file()
+    except OSError: return False
 
 
 def find_model(model: str | Path) -> Path:
     "The file of a model given by path or by name."
-    if Path(model).is_file(): return Path(model)
+    if not isinstance(model, (str, Path)): raise UserError(f"the model is {model!r:.60}: give its name or the path of its file")
+    if is_there(Path(model)): return Path(model)
     known = known_models()
     if str(model) in known: return known[str(model)]
-    raise UserError(f"model {str(model)!r} is neither a file nor one of the known names ({', '.join(known) or 'none yet'}): "
+    raise UserError(f"model {str(model)[:60]!r} is neither a file nor one of the known names ({', '.join(known) or 'none yet'}): "
                     "run `make repro`, which makes out/model.safetensors, or give the path of a model file")

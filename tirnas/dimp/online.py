@@ -35,7 +35,7 @@ class PeakSettings:
     displacement: float = 0.8   # farther than this share of the half crop is a jump
 
     def __post_init__(self):
-        check_ranges(self, "track.", window=(0, 1), distractor=(0, math.inf), hard_negative=(0, math.inf), neighbourhood=(0, math.inf),
+        check_ranges(self, "track.", not_found=(-1e9, 1e9), window=(0, 1), distractor=(0, math.inf), hard_negative=(0, math.inf), neighbourhood=(0, math.inf),
                     displacement=(0, math.inf))
 
 # %% ../../nbs/34_online.ipynb #8a9ed736
