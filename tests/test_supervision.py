@@ -143,6 +143,13 @@ def test_every_term_frame_by_frame(frames):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-7 * (1 + theirs.abs().max().item()))
 
 
+def test_a_shift_goes_no_farther_than_one():
+    "One side of the box, and a factor of e, whatever the branch says."
+    box, far = torch.tensor([10.0, 20, 8, 16]), torch.tensor([3.0, -2, 5, -7])
+    w, h = 8 * math.e, 16 / math.e
+    assert torch.allclose(move_boxes(box, far), torch.tensor([14 + 8 - w / 2, 28 - 16 - h / 2, w, h]))
+
+
 # where the filter starts
 
 def test_the_optimiser_starts_as_in_dimp():
