@@ -1,7 +1,9 @@
 # Two commands do it all:  make repro  (data -> search -> retrain -> track -> scores)   and   make test
 # make lab opens the notebooks; make notebooks runs them all again and keeps their outputs; make clean forgets results;
+# make bench measures the time budget, start-up to evaluation, in a few minutes, and keeps it in benchmarks/history.jsonl;
 # make bench-search times a step of the search against the usual implementation; make bench-track prints success, speed and
 # cost of every known model beside CSRT and a DiMP-18 (ARGS="--help" says what else it can be asked);
+# make rehearse runs the paper's recipe from made-up data of the real shape to its tables, cut to a few updates, into rehearsal/;
 # make onnx writes the ONNX graphs of the models that ship anew, after their weights have changed; make docs builds the site,
 # make gif the moving picture of the README, make package a wheel and a source archive.
 PYTHON ?= python3
@@ -13,7 +15,7 @@ READY := .venv/.ready
 INSTALL = if [ -x .venv/bin/pip ]; then PIP=".venv/bin/python -m pip"; else PIP="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
 	$$PIP install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help repro test lab notebooks docs gif package onnx bench-search bench-track clean
+.PHONY: help repro test lab notebooks docs gif package onnx bench bench-search bench-track rehearse clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -41,12 +43,18 @@ gif: $(READY)
 package: $(READY)
 	python -m build --no-isolation
 
+bench: $(READY)
+	python benchmarks/all.py $(ARGS)
+
 bench-search: $(READY)
 	python benchmarks/search.py
 	python benchmarks/search.py --memory
 
 bench-track: $(READY)
 	python benchmarks/track.py $(ARGS)
+
+rehearse: $(READY)
+	python benchmarks/rehearse.py --out rehearsal $(ARGS)
 
 onnx: $(READY)
 	python -c 'from tirnas.export import export_shipped; print(*export_shipped(), sep="\n")'

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from history import Measured, begin, keep
 from tirnas.bundle import find_bundle
 from tirnas.core import UserError
 from tirnas.data.sequences import Sequence, open_dataset, to_file
@@ -91,7 +92,7 @@ def timed_apart(engine: str, place: str, threads: int, args: argparse.Namespace)
 
 def show_speed(model: str, places: dict[str, str], args: argparse.Namespace) -> None:
     "Print the times of every engine."
-    cases = list(itertools.product(args.threads, places))
+    began, cases = begin(), list(itertools.product(args.threads, places))
     rounds = [{case: timed_apart(case[1], places[case[1]], case[0], args) for case in cases} for _ in range(args.rounds)]
     print(f"\n{model}: ms a frame, {args.sequences} sequences, {args.rounds} round(s), load {os.getloadavg()[0]:.1f} at the end")
     print(f"{'engine':8} {'threads':>7} {'least median':>13} {'median':>8} {'least mean':>11} {'frames/s':>9} {'start':>7} {'import, load':>13}  times torch")
@@ -101,6 +102,7 @@ def show_speed(model: str, places: dict[str, str], args: argparse.Namespace) -> 
         mean = least[threads, engine]
         print(f"{engine:8} {threads:7} {min(found['median']):13.2f} {statistics.median(found['median']):8.2f} {mean:11.2f} {1000 / mean:9.1f} "
               f"{min(found['start']):7.0f} {min(found['ready']):13.0f}  {least[threads, 'torch'] / mean:.2f}", flush=True)
+    keep("export", [Measured(f"{model} on {engine}, {threads} thread(s): median frame", "ms", [r[threads, engine]["median"] for r in rounds]) for threads, engine in cases], began)
 
 
 # --- scores and sizes

@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from history import Measured, begin, keep
+
 VID = ("<annotation><object><trackid>0</trackid><bndbox><xmin>10</xmin><ymin>20</ymin><xmax>40</xmax><ymax>80</ymax>"
        "</bndbox></object></annotation>")
 
@@ -34,11 +36,12 @@ def make_tree(root: Path, layout: str, sequences: int, frames: int) -> None:
         if layout == "got10k": (root / truth).with_name("absence.label").write_text("0\n" * count)
 
 
-def timed(what: str, work):
-    "Do `work`, say how long it took, and return what it returned."
+def timed(what: str, work, rows: list[Measured]):
+    "Do `work`, say and note how long it took, and return what it returned."
     started = time.perf_counter()
     result = work()
-    print(f"{what:<42} {time.perf_counter() - started:8.3f} s", flush=True)
+    rows.append(Measured(what, "s", [time.perf_counter() - started]))
+    print(f"{what:<42} {rows[-1].values[0]:8.3f} s", flush=True)
     return result
 
 
@@ -51,15 +54,16 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["TIRNAS_CACHE"] = f"{home}/cache"
-        root = Path(home) / "data"
-        timed("making the tree", lambda: make_tree(root, given.layout, given.sequences, given.frames))
+        root, began, rows = Path(home) / "data", begin(), []
+        timed("making the tree", lambda: make_tree(root, given.layout, given.sequences, given.frames), rows)
         for folder, _, _ in os.walk(root): os.utime(folder, (1e9, 1e9))
         from tirnas.data.sequences import open_dataset
-        first = timed("listing anew", lambda: open_dataset(root))
-        timed("listing from the index", lambda: open_dataset(root))
+        first = timed("listing anew", lambda: open_dataset(root), rows)
+        timed("listing from the index", lambda: open_dataset(root), rows)
         assert len(first) == given.sequences and first[0].place.layout == given.layout
-        timed("boxes and frame names of one sequence", lambda: len(first[0]))
-        timed("boxes and frame names of all sequences", lambda: sum(map(len, first)))
+        timed("boxes and frame names of one sequence", lambda: len(first[0]), rows)
+        timed("boxes and frame names of all sequences", lambda: sum(map(len, first)), rows)
+        keep("list", rows, began)
 
 
 if __name__ == "__main__": main()

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from history import Measured, begin, keep
 from tirnas.core import load_params, use_threads
 from tirnas.data.crops import Augmentation
 from tirnas.data.episodes import EpisodeSampler, crops_per_second, time_shares
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=3, help="timed")
     given = parser.parse_args()
     use_threads()
+    began = begin()
     params = load_params(RetrainParams, "retrain", given.recipe)
     steps = range(max(4, 400 // (params.episodes.num_pedestrians * params.episodes.num_frames)))
     with tempfile.TemporaryDirectory() as folder:
@@ -55,11 +57,14 @@ def main() -> None:
         consumed = training_rate(sequences, params, given.updates)
         print(f"recipe {given.recipe}: crops of {params.episodes.crop_px} px, {os.cpu_count()} cores")
         print(f"{'training consumes':32}{consumed:8.0f} crops/s")
+        rows = [Measured("training consumes", "crops/s", [consumed])]
         for name, each, workers in (("P x K, 1 thread", sampler, 1), ("P x K, 2 threads", sampler, 2), ("DiMP, 1 thread", dimp, 1),
                                     ("P x K, no augmentation, 1 thread", plain, 1)):
             rate = crops_per_second(each, steps, workers)
+            rows.append(Measured(name, "crops/s", [rate]))
             print(f"{name:32}{rate:8.0f} crops/s {rate / consumed:6.1f} times what training consumes")
         for part, share in time_shares(sampler, steps).items(): print(f"  {part:30}{share:8.0%}")
+        keep("loader", rows, began)
 
 
 if __name__ == "__main__":

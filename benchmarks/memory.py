@@ -16,6 +16,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from history import Measured, begin, keep
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -52,7 +54,7 @@ def main() -> None:
     if args.one:
         print(*updates(args.recipe, args.steps, args.one == "kept"))
         return
-    found = {"given back": [], "kept": []}
+    began, found = begin(), {"given back": [], "kept": []}
     for _ in range(args.rounds):
         for way in found:
             command = [sys.executable, __file__, "--one", way, "--recipe", args.recipe, "--steps", str(args.steps)]
@@ -61,6 +63,8 @@ def main() -> None:
     for way, rows in found.items():
         seconds, peak = zip(*rows)
         print(f"memory {way:10}  {statistics.median(seconds):.3f} s ({min(seconds):.3f} to {max(seconds):.3f})  peak {max(peak):.0f} MB")
+    keep("memory", [Measured(f"memory {way}: {what}", unit, [row[k] for row in rows]) for way, rows in found.items()
+                    for k, (what, unit) in enumerate((("update", "s"), ("peak", "MB")))], began)
 
 
 if __name__ == "__main__": main()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from history import Measured, begin, keep
 from tirnas.data.annotations import write_boxes
 from tirnas.metrics import OFFICIAL
 from tirnas.results import load_confidence, load_fps, load_results
@@ -54,8 +55,8 @@ def invent(folder: Path, trackers: int) -> int:
     return total
 
 
-def once(folder: Path, protocol: str) -> None:
-    "Score everything, then read everything again, and print: seconds of evaluate, of reading, peak MB, processor seconds."
+def once(folder: Path, protocol: str) -> dict[str, float]:
+    "Score everything, then read everything again: seconds of evaluate, of reading, peak MB, processor seconds."
     started = time.perf_counter()
     scores, _ = evaluate(folder / "anno", folder / "results", BENCHMARK, protocol)
     scored = time.perf_counter()
@@ -64,7 +65,7 @@ def once(folder: Path, protocol: str) -> None:
     truth = load_truth(folder / "anno", BENCHMARK)
     for tracker in scores:
         for load in (load_results, load_fps, load_confidence): load(folder / "results" / tracker, truth.boxes)
-    print(scored - started, time.perf_counter() - scored, peak, computed)
+    return {"evaluate": scored - started, "reading": time.perf_counter() - scored, "peak": peak, "processor": computed}
 
 
 def main() -> None:
@@ -75,9 +76,9 @@ def main() -> None:
     parser.add_argument("--protocol", default=OFFICIAL.name)
     parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.once: return once(given.once, given.protocol)
+    if given.once: return print(*once(given.once, given.protocol).values())
     with tempfile.TemporaryDirectory() as place:
-        frames = invent(Path(place), given.trackers)
+        began, rows, frames = begin(), [], invent(Path(place), given.trackers)
         print(f"{given.trackers} trackers, 120 sequences, {frames} frames; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         print(f"{'':10}{'process':>10}{'evaluate':>10}{'reading':>10}{'computing':>10}{'processor':>10}{'peak':>10}")
         command = [sys.executable, __file__, "--protocol", given.protocol, "--once", place]
@@ -87,7 +88,10 @@ def main() -> None:
             evaluated, reading, peak, processor = map(float, said.split())
             process = time.perf_counter() - started - reading
             times = (process, evaluated, reading, evaluated - reading, processor)
+            rows.append((process, evaluated, processor, peak))
             print(f"repeat {repeat + 1:3}{''.join(f'{t:8.2f} s' for t in times)}{peak:7.0f} MB")
+        keep("scoring", [Measured(name, unit, list(values)) for (name, unit), values in
+                         zip((("process", "s"), ("evaluate", "s"), ("processor", "s"), ("peak", "MB")), zip(*rows))], began)
 
 
 if __name__ == "__main__": main()

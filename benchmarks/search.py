@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from history import Measured, begin, keep
 from tirnas.bilevel import apply_gradients, frozen, gradients
 from tirnas.core import UserError, load_params, seed_everything
 from tirnas.data.episodes import Episodes
@@ -100,7 +101,7 @@ def run(form: str, args: argparse.Namespace, rate: int | None = None) -> dict:
 
 def compare(args: argparse.Namespace, params: SearchParams) -> None:
     "Print all forms, interleaved over the rounds."
-    rounds = [{form: run(form, args) for form in FORMS} for _ in range(args.rounds)]
+    began, rounds = begin(), [{form: run(form, args) for form in FORMS} for _ in range(args.rounds)]
     images = 2 * params.episodes.num_pedestrians * params.episodes.num_frames
     print(f"recipe {args.recipe}, {args.device}{' bf16' if args.bf16 else ''}, {args.threads} thread(s), torch {torch.__version__}, "
           f"{images} images a step, median of {args.steps} steps in each of {args.rounds} rounds")
@@ -112,6 +113,8 @@ def compare(args: argparse.Namespace, params: SearchParams) -> None:
         spread = f"{min(seconds[form]):.3f} to {max(seconds[form]):.3f}"
         memory = statistics.median(r[form]["memory"] for r in rounds)
         print(f"{form:10} {middle:9.3f} {spread:>18} {images / middle:9.0f} {memory:10.0f} {usual / middle:6.2f}  {what}")
+    keep("search", [Measured(f"{form}: {what}", unit, [r[form][key] for r in rounds]) for form in FORMS
+                    for what, unit, key in (("step", "s", "seconds"), ("memory", "MB", "memory"))], began)
 
 
 def show_memory(args: argparse.Namespace) -> None:
@@ -141,7 +144,7 @@ def show_options(args: argparse.Namespace, params: SearchParams) -> None:
         for _ in range(args.steps + 1):
             marks = [time.perf_counter()]
             for move in (move_alpha, move_weights):
-                move(run, {"weight": batch, "arch": batch})
+                move(run, {"weight": [(0, batch)], "arch": [(0, batch)]})
                 marks.append(time.perf_counter())
             times.append([b - a for a, b in zip(marks, marks[1:])])
         alpha, weights = (statistics.median(column) for column in zip(*times[1:]))

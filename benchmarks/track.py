@@ -31,7 +31,6 @@ import dataclasses
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -44,6 +43,7 @@ import cv2
 import numpy as np
 import torch
 
+from history import Measured, begin, keep
 from tirnas.benchmark import RunFailed, run_benchmark, start_at
 from tirnas.boxes import check_box, iou
 from tirnas.budget import BY_BRANCH, part_costs
@@ -54,11 +54,13 @@ from tirnas.dimp.net import HeadSettings, TrackingNet
 from tirnas.dimp.online import BoxSettings, PeakSettings, TrackSettings
 from tirnas.evaluation import truth_of
 from tirnas.intervals import bootstrap_means, interval, resample_counts
+from tirnas.machine import cores, processor
 from tirnas.metrics import OFFICIAL
 from tirnas.multistart import valid_starts
 from tirnas.nets.cost import CostRow, macs_of
+from tirnas.peaks import find_peak
 from tirnas.scoring import score_folder
-from tirnas.tracker import Tracker, find_model, find_peak, known_models
+from tirnas.tracker import Tracker, find_model, known_models
 from tirnas.trackers import Contender, make_tracker
 
 ROOT = Path(__file__).parent.parent
@@ -179,7 +181,7 @@ def by_distance(tracker: Tracker, before_xywh: np.ndarray) -> bool:
     "Whether a rival as high as the target stood in the last map, and one of the two was far from the last box."
     peaks = dataclasses.replace(tracker.settings.peaks, hard_negative=np.inf)
     window, scores, *_ = tracker.last
-    return find_peak(scores, window.to_crop(before_xywh), tracker.net.heads, peaks).verdict == "hard"
+    return find_peak(scores, window.to_crop(before_xywh), tracker.net.heads.cls_stride, tracker.net.heads.filter_size, peaks).verdict == "hard"
 
 
 def said_of(tracker: Tracker, sequence: Sequence) -> list[Said]:
@@ -271,7 +273,7 @@ def timed_apart(word: str, threads: int, args: argparse.Namespace) -> dict:
 
 def show_speed(words: dict[str, str], cards: dict[str, ModelCard], sequences: list[Sequence], args: argparse.Namespace) -> dict:
     "Print frames per second of all trackers by threads; return the medians by (label, threads)."
-    cases = list(itertools.product(args.threads, words))
+    began, cases = begin(), list(itertools.product(args.threads, words))
     rounds = [{case: timed_apart(words[case[1]], case[0], args) for case in cases} for _ in range(args.rounds)]
     print(f"\nspeed on {', '.join(s.name for s in sequences)}, up to {args.frames} updates each, {args.rounds} round(s), "
           f"load {os.getloadavg()[0]:.1f} at the end")
@@ -283,6 +285,7 @@ def show_speed(words: dict[str, str], cards: dict[str, ModelCard], sequences: li
         compared = ", ".join(f"{medians[label, n] / medians[other, n]:.2f} x {other}" for other in others)
         spread = f"{min(fps):.1f} to {max(fps):.1f}"
         print(f"{label:24} {n:7} {medians[label, n]:9.1f} {spread:>18} {statistics.median(starts):10.1f}  {compared}")
+    if not args.quick: keep("track", [Measured(f"{label}, {n} thread(s)", "frames/s", [r[n, label]["fps"] for r in rounds]) for n, label in cases], began)
     return medians
 
 
@@ -348,12 +351,7 @@ def goal_rows(label: str, card: ModelCard, scores: dict[str, dict], fps: dict, t
 
 def machine() -> str:
     "The processor, the cores that may be used, the load and the libraries."
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (f"{(names or [platform.processor() or platform.machine()])[0]}, {cores} cores, load {os.getloadavg()[0]:.1f}, "
-            f"torch {torch.__version__}, OpenCV {cv2.__version__}")
+    return f"{processor()}, {cores()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, OpenCV {cv2.__version__}"
 
 
 # --- arguments

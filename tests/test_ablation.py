@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import ENV, ROOT, commit_all, shell
 
-from tirnas.ablation import NAMES, OFF, check_recipe, flat, queue_run, set_words, table_one, table_rows
+from tirnas.ablation import NAMES, OFF, check_recipe, collect_runs, flat, queue_run, remarks_on, set_words, table_one, table_rows
 from tirnas.core import UserError, params_from_dict, read_params
 from tirnas.nets.cost import count_macs, count_parameters
 from tirnas.nets.cells import Macro
@@ -162,6 +162,23 @@ def test_a_failed_name_is_free_and_the_rest_is_not(toy):
     assert table_one(toy, "mini")[0][0]["unfinished"] in ("1 queued", "1 failed")
     assert shell("dvc", "queue", "remove", "--queued", "--failed", cwd=toy).returncode == 0
     assert table_one(toy, "mini")[0][0]["unfinished"] == ""
+
+
+def test_what_all_runs_set_beside_their_row(toy):
+    "The folders of the data and the cut of a rehearsal reach every run; what the rows set cannot be set."
+    for word, said in (("mini.search.rate=2", "mini.search.rate is what the rows of Table I set"), ("recipe=gpu", "recipe is what the rows"),
+                       ("data.root", "sets nothing: give key=value")):
+        refused(table1("queue", "-S", word, cwd=toy), said)
+    words = [word for value in ("data.root=elsewhere", "mini.retrain.epochs=1", "mini.retrain.steps=3") for word in ("-S", value)]
+    queued = table1("queue", "--seeds", "1", "--first-seed", "4", *words, cwd=toy)
+    assert queued.returncode == 0, queued.stderr
+    names = [f"table1-mini-{row}-s4" for row in NAMES]
+    shell("dvc", "exp", "run", "--run-all", cwd=toy)
+    runs = [run for run in collect_runs(toy, "mini") if run.seed == 4]
+    assert [run.state for run in runs] == ["success"] * 5 and all(run.settings["data.root"] == "elsewhere" for run in runs)
+    said = [remark for remark in remarks_on(runs) if remark.startswith("each run is a rehearsal of 3 weight updates")]
+    assert len(said) == 1 and not any("rehearsal" in remark for remark in remarks_on([run for run in collect_runs(toy, "mini") if run.seed != 4]))
+    assert shell("dvc", "exp", "remove", *names, cwd=toy).returncode == 0
 
 
 def test_runs_survive_a_commit_and_strangers_are_told(toy):

@@ -21,8 +21,10 @@ from tirnas.intervals import better
 from tirnas.nets.cells import Macro
 from tirnas.nets.cost import CostRow, count_parameters, macs_of
 from tirnas.nets.genotype import random_genotype
-from tirnas.tracker import Sight, Tracker
+from tirnas.loop import Sight
+from tirnas.tracker import Tracker
 
+sys.path.insert(0, str(ROOT / "benchmarks"))
 spec = importlib.util.spec_from_file_location("bench_track", ROOT / "benchmarks" / "track.py")
 bench = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from conftest import ENV
 
-from tirnas.benchmark import Outcome, RunFailed, Task, WorkerDied, is_finished, plan, run_benchmark, run_parallel, run_sequence, run_task, settle
+from tirnas.benchmark import Outcome, RunFailed, Task, is_finished, plan, run_benchmark, run_sequence, run_task, settle
 from tirnas.core import TrackState, UserError
 from tirnas.data.sequences import Sequence, open_dataset, read_boxes, write_attributes, write_sequence
 from tirnas.trackers import Contender
+from tirnas.workers import WorkerDied, run_parallel
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The widgets as a person meets them: a real JupyterLab, a real browser, a mouse. TIRNAS_SCREENSHOTS=FOLDER keeps pictures."""
 import ast
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import ENV, ROOT
+from PIL import Image
 
 from tirnas.core import write_json
 from tirnas.data.sequences import open_dataset
@@ -136,10 +138,10 @@ def picture_of(widget, nth: int = 0) -> str:
 
 
 def keep_picture(widget, name: str) -> None:
-    "Keep a screenshot where TIRNAS_SCREENSHOTS names a folder."
+    "Keep a screenshot where TIRNAS_SCREENSHOTS names a folder; docs/widget.png is one of them."
     if folder := os.environ.get("TIRNAS_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        widget.screenshot(path=f"{folder}/{name}.png")
+        Image.open(io.BytesIO(widget.screenshot())).convert("RGB").save(f"{folder}/{name}.png", optimize=True)
 
 
 def frame_at(widget) -> int:

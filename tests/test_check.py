@@ -254,7 +254,7 @@ def test_json_and_table(data):
 
 
 def test_what_cannot_be_checked(data, tmp_path):
-    for path, layout, part in ((tmp_path / "no", None, "is not a folder"), (tmp_path / "no", "coco", "is not a folder"),
+    for path, layout, part in ((tmp_path / "no", None, "does not exist"), (tmp_path / "no", "coco", "is not a folder"),
                                (data, "coco", "holds no annotated images"), (data, "lasot", "unknown"), (data / "att", None, "holds no sequences")):
         with pytest.raises(UserError, match=part): check_dataset(path, layout, progress=False)
     with pytest.raises(UserError, match="jobs is 0"): check_dataset(data, jobs=0)

@@ -290,7 +290,7 @@ def test_a_camera_without_a_display_is_filmed(model, tmp_path, monkeypatch):
 
 def test_bad_data(sequence, tmp_path):
     results = tmp_path / "results"
-    refused(tirnas("run", "--data", tmp_path / "no", "--tracker", "constant", "--out", results), "is not a folder")
+    refused(tirnas("run", "--data", tmp_path / "no", "--tracker", "constant", "--out", results), "no does not exist: give the folder that holds the sequences")
     (sequence / "img" / "0010.jpg").unlink()
     run = tirnas("run", "--data", sequence.parent, "--tracker", "constant", "--out", results)
     assert run.returncode == 0 and "has 9 frames but 10 boxes" in run.stderr and "groundtruth.txt" in run.stderr
@@ -371,7 +371,7 @@ def test_data_check(sequence, tmp_path):
 
 
 def test_data_check_refuses(sequence, tmp_path):
-    refused(tirnas("data", "check", tmp_path / "none"), "none is not a folder")
+    refused(tirnas("data", "check", tmp_path / "none"), "none does not exist")
     refused(tirnas("data", "check", sequence.parent, "--layout", "lasot"), "'lasot' is unknown")
     refused(tirnas("data", "check", sequence.parent, "--jobs", "0"), "jobs is 0")
     refused(tirnas("data", "check", sequence.parent, "--json", sequence.parent / "report.json"), "lies in the data folder")

@@ -1,4 +1,5 @@
 """Links in what people read lead somewhere, and the site asks nothing of the network."""
+import ast
 import json
 import re
 import sys
@@ -51,6 +52,11 @@ def test_the_checker_sees_dead_links():
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links_lead_somewhere(page):
     assert not list(dead(page))
+
+
+def test_every_tutorial_is_in_the_sidebar():
+    (named,) = [n.value for n in ast.parse((ROOT / "docs/conf.py").read_text()).body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "TUTORIALS"]
+    assert sorted(ast.literal_eval(named)) == sorted(p.stem for p in ROOT.glob("nbs/tutorials/*.ipynb"))
 
 
 def test_citation_names_software_and_paper():

@@ -98,7 +98,7 @@ def test_a_header_that_announces_a_gigapixel(tmp_path):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0))
     (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
     for name in ("f.bmp", "f.png"):
-        with pytest.raises(UserError, match=f"{name} cannot be read as an image: replace"): read_image(tmp_path / name)
+        with pytest.raises(UserError, match=f"{name} cannot be read as an image, as it announces 100000 x 100000 px: replace"): read_image(tmp_path / name)
 
 
 def test_links_out_of_a_folder(tmp_path):

@@ -12,8 +12,9 @@ from tirnas.dimp.net import HeadSettings
 from tirnas.dimp.online import BoxSettings, MemorySettings, PeakSettings, TrackSettings
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
-from tirnas.refine import damp_size
-from tirnas.tracker import Tracker, find_peak, learn_first, learn_more
+from tirnas.candidates import damp_size
+from tirnas.peaks import find_peak
+from tirnas.tracker import Tracker, learn_first, learn_more
 from tirnas.views import first_views
 
 HEADS, CROP = HeadSettings(8, 16, 4, 16), 64
@@ -158,19 +159,19 @@ def two_peaks(first, second):
 def test_the_place_that_was_expected_decides_between_far_peaks():
     "A box at the left, half way down: a peak there is near, one as far from it as the map is wide is a jump."
     settings, box = PeakSettings(window=0.0), np.array([4.0 * 8 - 8, 12 * 8 - 8, 16, 16])      # centre cell about (4.4, 12.4)
-    found = find_peak(two_peaks((22, 12), (4, 12)), box, HEADS, settings)
+    found = find_peak(two_peaks((22, 12), (4, 12)), box, 8, 4, settings)
     assert (found.x, found.y, found.verdict) == (4, 12, "hard")
     tall = np.array([12 * 8 - 8, 20 * 8 - 8.0, 16, 16])     # low in the map: its transposed place is far away
-    found = find_peak(two_peaks((12, 2), (12, 20)), tall, HEADS, settings)
+    found = find_peak(two_peaks((12, 2), (12, 20)), tall, 8, 4, settings)
     assert (found.x, found.y, found.verdict) == (12, 20, "hard")
 
 
 def test_a_peak_owns_the_area_of_the_target():
     "A box of 5 x 2 cells: what lies 5 cells beside belongs to the peak, what lies 5 cells below does not, in cells, not in pixels."
     settings, box = PeakSettings(window=0.0, neighbourhood=2.2), np.array([100 - 20.0, 100 - 8, 40, 16])
-    assert find_peak(two_peaks((12, 12), (17, 12)), box, HEADS, settings).verdict == "normal"
-    assert find_peak(two_peaks((12, 12), (12, 17)), box, HEADS, settings).verdict == "uncertain"
-    assert find_peak(two_peaks((12, 12), (18, 12)), box, HEADS, settings).verdict == "uncertain"
+    assert find_peak(two_peaks((12, 12), (17, 12)), box, 8, 4, settings).verdict == "normal"
+    assert find_peak(two_peaks((12, 12), (12, 17)), box, 8, 4, settings).verdict == "uncertain"
+    assert find_peak(two_peaks((12, 12), (18, 12)), box, 8, 4, settings).verdict == "uncertain"
 
 
 def test_a_size_is_damped_in_logarithms():

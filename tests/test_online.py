@@ -19,9 +19,9 @@ from tirnas.dimp.online import BoxSettings, MemorySettings, PeakSettings, TrackS
 from tirnas.memory import Memory
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
-from tirnas.peaks import judge
+from tirnas.peaks import find_peak, judge, move_to_peak
 from tirnas.refine import refine, start_boxes
-from tirnas.tracker import Tracker, find_peak, move_to_peak
+from tirnas.tracker import Tracker
 
 FIXED = BoxSettings(size_from="fixed")
 # whatever the scores: held without a rival, beside a distractor, uncertain, lost
@@ -120,14 +120,14 @@ def test_2_3_padding_is_as_wide_as_it_must_be(over):
 @pytest.mark.parametrize("size", [3, 4])
 def test_2_3_one_half_pixel_convention_from_frame_to_scores_and_back(stride, size):
     "A peak exactly where a box is expected brings back that very box."
-    heads, rng = HeadSettings(stride, 8, size, 8), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     ys, xs = np.mgrid[:16, :16]
     for box in rng.uniform((10, 10, 8, 8), (200, 150, 60, 90), (50, 4)):
         window = search_window(box, 4.0, 16 * stride)
         inside = window.to_crop(box)
         x, y = to_score_cells(box_centers(inside), stride, size)
         scores = 1 - 0.01 * ((xs - x) ** 2 + (ys - y) ** 2)
-        found = move_to_peak(inside, scores, find_peak(scores, inside, heads, PeakSettings(window=0)), heads)
+        found = move_to_peak(inside, scores, find_peak(scores, inside, stride, size, PeakSettings(window=0)), stride, size)
         assert np.allclose(window.to_frame(found), box, atol=1e-9)
 
 
@@ -136,7 +136,7 @@ def test_2_3_one_half_pixel_convention_from_frame_to_scores_and_back(stride, siz
 def test_3_2_fifteen_samples_and_modulation_from_the_first_alone(net_and_card):
     tracker = started(net_and_card)
     memory = tracker.target.memory
-    assert memory.first == len(memory.feat) == 15 and torch.equal(memory.places[13:], memory.places[:1].expand(2, 2))
+    assert memory.slots.first == len(memory.feat) == 15 and torch.equal(memory.places[13:], memory.places[:1].expand(2, 2))
     for dropped in memory.feat[13:]:
         dead = (dropped == 0).all(2).all(1)
         assert 0 < dead.sum() < len(dead) and torch.allclose(dropped[~dead], memory.feat[0][~dead] / 0.8)
@@ -286,7 +286,7 @@ def test_3_5_without_a_box_left_no_stale_centre_comes_back(net_and_card, way):
         old = tracker.box.copy()
         found, _ = tracker.update(scene(t))
         window, scores, peak, overlap = tracker.last
-        at_peak = window.to_frame(move_to_peak(window.to_crop(old), scores, peak, tracker.card.heads))
+        at_peak = window.to_frame(move_to_peak(window.to_crop(old), scores, peak, tracker.card.heads.cls_stride, tracker.card.heads.filter_size))
         assert overlap is None and np.allclose(found, at_peak, atol=1e-9) and np.allclose(found[2:], old[2:])
 
 

@@ -135,4 +135,4 @@ def test_an_unknown_key(repository):
 
 def test_prepare_without_data(repository):
     shutil.rmtree(repository / "data", ignore_errors=True)
-    assert "is not a folder: give the folder that holds the sequences" in last_words(repository, "prepare")
+    assert "does not exist: give the folder that holds the sequences" in last_words(repository, "prepare")

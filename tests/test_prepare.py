@@ -130,7 +130,7 @@ def test_annotations_that_shrank_after_the_index_was_made(home):
 
 @pytest.mark.parametrize("change, said", [
     (dict(sequences=0), "nothing to train on"), (dict(sequences=-1), "prepare.sequences is -1"), (dict(frames=0), "frames is 0"),
-    (dict(train_roots=("none",)), "is not a folder"), (dict(train_roots=("data",)), "would both train and test"),
+    (dict(train_roots=("none",)), "none does not exist"), (dict(train_roots=("data",)), "would both train and test"),
 ])
 def test_bad_parameters_are_one_sentence(home, change, said):
     with pytest.raises(UserError, match=said): prepare(dataclasses.replace(RENDER, **change), home / "data", home / "prepared")

@@ -519,7 +519,7 @@ def test_two_processes_write_the_same_bytes(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "one")], check=True, cwd=ROOT)
     write_report({"a": full(3), "b": full(9)}, ["w"], tmp_path / "two")
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
-    assert one == two and set(one) == ALWAYS | {f"{name}.png" for name in (*PLOTS, "published")}
+    assert one == two and set(one) == ALWAYS | {f"{name}.png" for name in (*PLOTS, "published")} | {f"table{n}.{kind}" for n in (1, 2) for kind in ("md", "tex")}
     pictures = b"".join(data for name, data in one.items() if name.endswith("png"))
     assert not any(word in pictures for word in (b"tEXt", b"matplotlib", b"tIME"))
     assert not any(b"CreationDate" in data for name, data in one.items() if name.endswith("pdf"))

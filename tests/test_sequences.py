@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from tirnas.benchmark import run_parallel
 from tirnas.core import UserError
 from tirnas.data import places as places_module
 from tirnas.data.layouts import Tree, sequence_folders
 from tirnas.data.places import LAYOUTS, cache_folder, data_folder, find_places, index_file
 from tirnas.data.sequences import (Sequence, digest, from_file, open_dataset, open_sequence, to_file, write_attributes, write_boxes,
                                    write_sequence)
+from tirnas.workers import run_parallel
 
 BOXES = np.array([[10.0 + t, 12, 8, 16] for t in range(4)])     # 0-based
 ONE_BASED = "".join(f"{11 + t},13,8,16\n" for t in range(4))
@@ -310,7 +310,7 @@ def test_nothing_found(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="holds no sequences .looked for ptb-tir: tirsequences/ and tiranno/.: give"): open_dataset(tmp_path / "d", layout="ptb-tir")
     with pytest.raises(UserError, match="layout 'lasot' is unknown: give one of ptb-tir"): open_dataset(tmp_path / "d", layout="lasot")
-    with pytest.raises(UserError, match="none is not a folder"): open_dataset(tmp_path / "none")
+    with pytest.raises(UserError, match="none does not exist"): open_dataset(tmp_path / "none")
     with pytest.raises(UserError, match="d is not a sequence: it needs img/"): open_sequence(tmp_path / "d")
 
 

@@ -9,19 +9,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from tirnas.candidates import damp_size
 from tirnas.core import UserError
 from tirnas.data.crops import search_window
 from tirnas.dimp.card import ModelCard, load_model, save_model
 from tirnas.dimp.net import HeadSettings, TrackingNet
 from tirnas.dimp.online import SIZE_FROM, BoxSettings, MemorySettings, PeakSettings, TrackSettings
 from tirnas.inference import fold_norms
+from tirnas.loop import state_of
+from tirnas.losses import SHARPNESS
 from tirnas.memory import Memory
 from tirnas.nets.cells import Macro
 from tirnas.nets.genotype import random_genotype
 from tirnas.nets.pretrained import make_backbone
-from tirnas.peaks import Peak, between_cells
-from tirnas.refine import damp_size, start_boxes
-from tirnas.tracker import Tracker, find_model, find_peak, judged_state, known_models
+from tirnas.peaks import Peak, between_cells, find_peak
+from tirnas.refine import start_boxes
+from tirnas.tracker import Tracker, find_model, known_models
 from tirnas.views import first_views
 
 
@@ -275,7 +278,7 @@ def test_a_map_that_is_no_number_is_lost():
     for value in (np.nan, np.inf):
         scores = np.full((17, 17), 0.01)
         scores[8, 8], scores[3, 4] = 0.9, value
-        state = judged_state(find_peak(scores, box, heads, PeakSettings()))
+        state = state_of(find_peak(scores, box, heads.cls_stride, heads.filter_size, PeakSettings()), SHARPNESS)
         assert state == (0.0, "lost")
 
 
@@ -284,18 +287,18 @@ def test_peak_settings_out_of_range(wrong):
     with pytest.raises(UserError, match="^track[.].*give at least"): PeakSettings(**wrong)
 
 
-def test_confidence_is_that_of_the_map_wherever_the_peak_lies(tracker):
+def test_confidence_is_that_of_the_map_wherever_the_peak_lies():
     "A window that favours the middle chooses the peak; it does not make the tracker less sure of it."
-    scores = np.full((17, 17), 0.01)
+    scores, grid = np.full((17, 17), 0.01), (8, 4)
     scores[3, 4] = 0.9
-    peak = find_peak(scores, np.array([54.0, 41, 20, 46]), tracker.card.heads, PeakSettings(window=0.8))
-    assert (peak.x, peak.y, peak.score) == (4, 3, 0.9) and judged_state(peak) == (pytest.approx(1 / (1 + np.exp(-8 * 0.4))), "held")
+    peak = find_peak(scores, np.array([54.0, 41, 20, 46]), *grid, PeakSettings(window=0.8))
+    assert (peak.x, peak.y, peak.score) == (4, 3, 0.9) and state_of(peak, SHARPNESS) == (pytest.approx(1 / (1 + np.exp(-8 * 0.4))), "held")
     scores[3, 4] = 0.55    # weighed, still found; a confidence of a half and more
-    assert judged_state(find_peak(scores, np.array([54.0, 41, 20, 46]), tracker.card.heads, PeakSettings(window=0.5, not_found=0.1))).confidence > 0.5
+    assert state_of(find_peak(scores, np.array([54.0, 41, 20, 46]), *grid, PeakSettings(window=0.5, not_found=0.1)), SHARPNESS).confidence > 0.5
 
 
 def test_what_is_hardly_there_is_not_called_held():
-    for score, status in ((0.2, "uncertain"), (0.24, "held")): assert judged_state(Peak(0, 0, score, "normal")).status == status
+    for score, status in ((0.2, "uncertain"), (0.24, "held")): assert state_of(Peak(0, 0, score, "normal"), SHARPNESS).status == status
 
 
 # its parts

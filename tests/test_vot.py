@@ -21,7 +21,7 @@ from tirnas.vot import Responder, anchors, load_trax, write_vot_sequence, write_
 
 NEEDS = ("vot", "trax")
 MISSING = [name for name in NEEDS if importlib.util.find_spec(name) is None]
-needs_toolkit = pytest.mark.skipif(bool(MISSING), reason="vot-toolkit is not installed (README: VOT)")
+needs_toolkit = pytest.mark.skipif(bool(MISSING), reason="vot-toolkit is not installed (docs/guide.md, VOT, says how)")
 FRAMES = 30
 STACK = """
 title: Short thermal stack

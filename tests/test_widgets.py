@@ -70,18 +70,18 @@ def test_a_search_in_another_process_is_seen(tmp_path):
         f"import os\nenv = {{**os.environ, 'PYTHONPATH': {str(ROOT)!r}}}\n"
         "writer = subprocess.Popen([sys.executable, 'write.py', 'out/search.json'], env=env, stdin=subprocess.PIPE, text=True)",
         "turns = 0\nfor epoch in range(1, 5):\n"
-        "    while watcher.drawn != epoch:\n"
+        "    while watcher.tabs.drawn != epoch:\n"
         "        turns += 1\n        time.sleep(0.01)\n        assert turns < 6000, (epoch, watcher.status.value)\n"
         "    writer.stdin.write('next\\n')\n    writer.stdin.flush()\n"
         "assert turns > 20, 'the kernel stood still while the watcher drew'",
         "assert writer.wait(60) == 0 and watcher.at.value == watcher.at.max == 3 and not watcher.at.disabled\n"
         "assert 'edges with skip_connect' in watcher.status.value and '<b>epoch 3</b>' in watcher.status.value\n"
         "latest = [picture.value for picture in watcher.tabs.children]",
-        "watcher.at.value = 2\nwait_for(lambda: watcher.drawn == 3)\n"
+        "watcher.at.value = 2\nwait_for(lambda: watcher.tabs.drawn == 3)\n"
         "assert all(now.value != then for now, then in zip(watcher.tabs.children, latest))",
-        "watcher.at.value = 3\nwait_for(lambda: watcher.drawn == 4)\n"
+        "watcher.at.value = 3\nwait_for(lambda: watcher.tabs.drawn == 4)\n"
         "assert [picture.value for picture in watcher.tabs.children] == latest",
-        "watcher.close()\nassert not watcher.thread.is_alive()")
+        "watcher.close()\nassert not watcher.repeater.thread.is_alive()")
     pictures = of_kind(states, "Image")
     assert len(pictures) == 3 and of_kind(states, "Tab")[0]["titles"] == ["weights", "cells", "curves"]
     assert "<b>epoch 3</b>" in of_kind(states, "HTML")[0]["value"] and of_kind(states, "IntSlider")[0]["max"] == 3
@@ -106,10 +106,10 @@ def test_a_half_written_file_is_survived(tmp_path, watch):
     write_json(path, history[:1])
     text, watcher = path.read_text(), watch()
     for count, part in enumerate((text[:len(text) // 2], "", "{}", "[]", '[{"epoch": 0}]'), start=1):
-        wait_for(lambda: watcher.drawn == count)
+        wait_for(lambda: watcher.tabs.drawn == count)
         path.write_text(part)
         wait_for(lambda: "<i>" + str(path) in watcher.status.value and f"<b>candidate {count - 1}</b>" in watcher.status.value)
-        assert watcher.drawn == count
+        assert watcher.tabs.drawn == count
         write_json(path, history[:count + 1])
         wait_for(lambda: "<i></i>" in watcher.status.value and watcher.at.max == count)
 
@@ -124,23 +124,23 @@ def test_a_writer_that_is_not_atomic(tmp_path, watch):
                 f.write(text[i:i + len(text) // 7 + 1])
                 f.flush()
                 time.sleep(0.03)
-    wait_for(lambda: watcher.drawn == 3 and "<i></i>" in watcher.status.value)
+    wait_for(lambda: watcher.tabs.drawn == 3 and "<i></i>" in watcher.status.value)
 
 
 def test_the_slider_stays_where_it_was_put(tmp_path, watch):
     path, history = tmp_path / "search.json", invent_history(6)
     write_json(path, history[:4])
     watcher = watch()
-    wait_for(lambda: watcher.drawn == 4)
+    wait_for(lambda: watcher.tabs.drawn == 4)
     watcher.at.value = 1
-    wait_for(lambda: watcher.drawn == 2)
+    wait_for(lambda: watcher.tabs.drawn == 2)
     write_json(path, history[:5])
     wait_for(lambda: watcher.at.max == 4)
     assert watcher.at.value == 1
     watcher.at.value = 4
-    wait_for(lambda: watcher.drawn == 5)
+    wait_for(lambda: watcher.tabs.drawn == 5)
     write_json(path, history)
-    wait_for(lambda: watcher.at.value == 5 and watcher.drawn == 6)
+    wait_for(lambda: watcher.at.value == 5 and watcher.tabs.drawn == 6)
 
 
 def test_a_new_search_in_the_same_file(tmp_path, watch):
@@ -148,11 +148,11 @@ def test_a_new_search_in_the_same_file(tmp_path, watch):
     path = tmp_path / "search.json"
     write_json(path, invent_history(6))
     watcher = watch()
-    wait_for(lambda: watcher.drawn == 6)
+    wait_for(lambda: watcher.tabs.drawn == 6)
     write_json(path, invent_history(2, seed=5))
-    wait_for(lambda: watcher.drawn == 2 and watcher.at.max == 1)
+    wait_for(lambda: watcher.tabs.drawn == 2 and watcher.at.max == 1)
     write_json(path, invent_candidates(3))
-    wait_for(lambda: watcher.tabs.titles == ("candidates", "cells") and watcher.drawn == 3)
+    wait_for(lambda: watcher.tabs.titles == ("candidates", "cells") and watcher.tabs.drawn == 3)
     assert len(watcher.tabs.children) == 2 and "<b>candidate 2</b>" in watcher.status.value
 
 
@@ -160,7 +160,7 @@ def test_nothing_is_drawn_twice(tmp_path, watch):
     path = tmp_path / "search.json"
     write_json(path, invent_history(2))
     watcher, drawn = watch(0.01), []
-    wait_for(lambda: watcher.drawn == 2)
+    wait_for(lambda: watcher.tabs.drawn == 2)
     watcher.tabs.children[0].observe(drawn.append, "value")
     before = watcher.tabs.children[0].value
     time.sleep(0.3)
@@ -174,8 +174,8 @@ def test_an_unforeseen_error_is_told(tmp_path, watch, monkeypatch):
     write_json(tmp_path / "search.json", [record | {"loss": {"weight": "a", "arch": "b"}}])
     watcher = watch()
     wait_for(lambda: "stopped watching" in watcher.status.value)
-    watcher.thread.join(10)
-    assert not watcher.thread.is_alive() and errors
+    watcher.repeater.thread.join(10)
+    assert not watcher.repeater.thread.is_alive() and errors
 
 
 def test_news_are_read_once(tmp_path):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from tirnas.cli import app
 from tirnas.core import UserError
 from tirnas.data.sequences import read_boxes
-from tirnas.window import Window
+from tirnas.window import Window, ask_box
 
 SCREEN = (600, 800)
 
@@ -85,9 +85,9 @@ def drag_twice():
             window.canvas.event_generate(event, x=x, y=y)
     window.root.after(100, drag, (10, 10), (12, 60))
     window.root.after(200, drag, (110, 90), (30, 20))
-    frame, box = window.ask_box(frames, enlarged, moving=False)
+    frame, box = ask_box(window, frames, enlarged, moving=False)
     window.root.after(100, window.close)
-    return frame.shape, box, window.ask_box(frames, enlarged, moving=False)
+    return frame.shape, box, ask_box(window, frames, enlarged, moving=False)
 
 
 def test_a_small_drag_is_no_box_and_a_closed_window_none(screen):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'OFF', 'STATES', 'COLUMNS', 'HEADS', 'WRITERS', 'Row', 'table_rows', 'flat', 'check_recipe', 'run_name',
-           'set_words', 'ask', 'repository', 'finished', 'taken_names', 'queue_run', 'queue_table', 'Run', 'read_run',
-           'read_runs', 'collect_runs', 'misfits', 'remarks_on', 'backbone_cost', 'run_numbers', 'mean_spread', 'minus',
-           'table_records', 'table_one', 'score_cell', 'runs_cell', 'show_table', 'reading_notes', 'as_csv',
-           'as_markdown', 'as_latex', 'writer_of']
+           'set_words', 'ask', 'repository', 'finished', 'taken_names', 'check_more', 'queue_run', 'queue_table', 'Run',
+           'read_run', 'read_runs', 'collect_runs', 'misfits', 'updates_of', 'remarks_on', 'backbone_cost',
+           'run_numbers', 'mean_spread', 'minus', 'table_records', 'table_one', 'score_cell', 'runs_cell', 'show_table',
+           'reading_notes', 'as_csv', 'as_markdown', 'as_latex', 'writer_of']
 
 # %% ../nbs/64_ablation.ipynb #b226a5d2
 import csv
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .core import UserError, params_from_dict, read_params, root
+from .core import UserError, params_from_dict, read_params, rehearsal_of, root
 from .published import FOOTNOTES, paper_table
 from .results import some
 from .tables import Cell, Table, latex_table, markdown_table, shown
@@ -114,20 +114,31 @@ def taken_names(here: Path) -> set[str]:
     return {name for _, name in finished(here)} | {words[1] for words in queue if words and words[-1] in ("Queued", "Running")}
 
 # %% ../nbs/64_ablation.ipynb #74f9e17e
-def queue_run(here: Path, recipe: str, row: Row, seed: int) -> None:
-    "Queue one row with one seed."
-    ask(here, "dvc", "exp", "run", "--queue", "-n", run_name(recipe, row.name, seed), *set_words(row, recipe, seed))
+def check_more(recipe: str, more: Iterable[str]) -> list[str]:
+    "The words `key=value` as -S words of `dvc exp run`; one that is no such word, or sets what the rows set, is a UserError."
+    mine = {word.partition("=")[0] for row in table_rows() for word in set_words(row, recipe, 0)[1::2]}
+    for word in more:
+        key, equals, _ = word.partition("=")
+        if not key or not equals: raise UserError(f"-S {word} sets nothing: give key=value, such as data.root=FOLDER")
+        if key.lstrip("+~") in mine: raise UserError(f"-S {word}: {key} is what the rows of Table I set; leave it out")
+    return [text for word in more for text in ("-S", word)]
 
 
-def queue_table(here: Path, recipe: str, seeds: Iterable[int], report=lambda name: None) -> list[str]:
-    "Queue all rows with all seeds and return their names; if one of the names is taken, nothing is queued."
+def queue_run(here: Path, recipe: str, row: Row, seed: int, more: Iterable[str] = ()) -> None:
+    "Queue one row with one seed; `more` are words as of `check_more`."
+    ask(here, "dvc", "exp", "run", "--queue", "-n", run_name(recipe, row.name, seed), *set_words(row, recipe, seed), *more)
+
+
+def queue_table(here: Path, recipe: str, seeds: Iterable[int], report=lambda name: None, more: Iterable[str] = ()) -> list[str]:
+    "Queue all rows with all seeds, each with `more` set, and return their names; if one of the names is taken, nothing is queued."
     check_recipe(read_params(here / "params.yaml"), recipe)
+    words = check_more(recipe, list(more))
     wanted = {run_name(recipe, row.name, seed): (row, seed) for seed in seeds for row in table_rows()}
     if not wanted: raise UserError("no seeds are given: the table needs at least one, better three")
     if known := sorted(wanted.keys() & taken_names(here)):
         raise UserError(f"{some(known)} already wait or are done: give another --first-seed, or remove them (dvc exp remove NAME)")
     for name, (row, seed) in wanted.items():
-        queue_run(here, recipe, row, seed)
+        queue_run(here, recipe, row, seed, words)
         report(name)
     return list(wanted)
 
@@ -182,21 +193,28 @@ def misfits(run: Run) -> list[str]:
     return [f"{path} {run.settings.get(path)}, not {value}" for path, value in wanted.items() if run.settings.get(path) != value]
 
 
+def updates_of(run: Run) -> int:
+    "Weight updates of the retraining of a run."
+    return run.settings["retrain.epochs"] * run.settings["retrain.steps"]
+
+
 def remarks_on(runs: list[Run]) -> list[str]:
-    "What beside row and seed differs between runs: code, data, settings."
+    "What beside row and seed differs between runs: code, data, settings; and that some are rehearsals."
     values, switched = {}, {row.name: row.overrides for row in table_rows()}
     for run in runs:
         for path in run.settings.keys() - switched[run.row].keys() - {"search.seed", "retrain.seed"}:
             values.setdefault(path, set()).add(repr(run.settings[path]))
     commits = len({run.started_from for run in runs})
     odd = sorted(path for path, different in values.items() if len(different) > 1)
-    return [*([f"the runs started from {commits} different commits"] if commits > 1 else []),
+    rehearsed = {said for run in runs for said in rehearsal_of(updates_of(run)).values()}
+    return [*(f"each run is {said}" for said in sorted(rehearsed)),
+            *([f"the runs started from {commits} different commits"] if commits > 1 else []),
             *([f"the runs differ in {some(odd)} as well: rows must not be compared"] if odd else [])]
 
 # %% ../nbs/64_ablation.ipynb #a4a531dd
 def backbone_cost(here: Path, run: Run) -> tuple[int, int] | None:
     "Parameters and multiply-accumulates of the derived backbone, one crop of the retraining; None if its genotype is gone."
-    if model := run.metrics.get("model"): return model["parameters"], model["macs"]
+    if cost := run.metrics["tirnas"].get("backbone"): return cost["parameters"], cost["macs"]
     import dvc.api
     from dvc.exceptions import DvcException
     from tirnas.nets.cells import Macro

@@ -4,28 +4,21 @@
 
 # %% auto #0
 __all__ = ['STARTS', 'synchronise', 'first_box', 'Run', 'run_sequence', 'write_run', 'is_finished', 'Task', 'seed_task',
-           'Outcome', 'reason', 'run_task', 'one_thread_each', 'start_worker', 'WorkerDied', 'run_parallel', 'run_all',
-           'stand_still', 'settle', 'is_left', 'start_at', 'temporal_starts', 'spatial_starts', 'starts_of', 'plan',
-           'frames_of', 'report_outcome', 'watch', 'RunFailed', 'check_outcomes', 'warn_equal_runs', 'warn_of',
-           'run_benchmark']
+           'Outcome', 'reason', 'run_task', 'note_death', 'run_all', 'stand_still', 'settle', 'is_left', 'start_at',
+           'temporal_starts', 'spatial_starts', 'starts_of', 'plan', 'frames_of', 'report_outcome', 'watch',
+           'RunFailed', 'check_outcomes', 'warn_equal_runs', 'warn_of', 'run_left', 'run_benchmark']
 
 # %% ../nbs/61_benchmark.ipynb #d3fff5e4
 import contextlib
-import os
 import random
-import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,12 +27,14 @@ import numpy as np
 from tqdm import tqdm
 
 from .baselines import BoxRefused
-from .core import UserError, write_atomic, write_json
+from .core import DiskFull, UserError, write_atomic, write_json
 from .data.sequences import Sequence, from_file, read_boxes, to_file, write_boxes
+from .lock import hold_folder
 from .multistart import segments, shifted_boxes, valid_starts
 from .notes import TIMING, check_owner, claim_folder, frame_mark, note_remarks
 from .ranks import ALONE, Ranks
 from .trackers import Contender, box_of, confidence_of, make_tracker
+from .workers import run_parallel
 
 # %% ../nbs/61_benchmark.ipynb #f64dfc59
 def synchronise() -> None:
@@ -113,7 +108,7 @@ class Task(NamedTuple):
 # %% ../nbs/61_benchmark.ipynb #49e5ce11
 def seed_task(tracker, task: Task) -> None:
     "Seed python, numpy, OpenCV and a loaded torch for a task, and the tracker if it has a `seed`."
-    mark = zlib.crc32(f"{task.seed} {task.sequence.name}".encode())
+    mark = zlib.crc32(f"{task.seed} {task.sequence.name}".encode("utf8", "surrogateescape"))
     random.seed(mark)
     np.random.seed(mark)
     cv2.setRNGSeed(mark % 2**31)
@@ -138,7 +133,7 @@ def reason(error: BaseException) -> str:
 
 # %% ../nbs/61_benchmark.ipynb #de8b6e68
 def run_task(who: Contender, home: Path, task: Task) -> Outcome:
-    "Track one sequence with a new tracker and write its result below `home`; errors and refusals come back."
+    "Track one sequence with a new tracker and write its result below `home`; errors and refusals come back, a full disk is one for all."
     try:
         tracker = make_tracker(who)
         seed_task(tracker, task)
@@ -146,57 +141,19 @@ def run_task(who: Contender, home: Path, task: Task) -> Outcome:
         write_run(home / task.part, task.sequence, done)
         return Outcome(task.name, len(done.seconds), float(done.seconds.sum()))
     except BoxRefused as e: return Outcome(task.name, len(task.sequence), refused=str(e))
+    except DiskFull: raise
     except (Exception, SystemExit) as e: return Outcome(task.name, error=reason(e))
 
 # %% ../nbs/61_benchmark.ipynb #b08e5ec6
-@contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
-    "Processes started inside find one thread a process in their environment, unless it says otherwise."
-    added = [name for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if name not in os.environ]
-    os.environ.update(dict.fromkeys(added, os.environ.get("TIRNAS_THREADS", "1")))
-    try: yield
-    finally:
-        for name in added: os.environ.pop(name, None)
-
-# %% ../nbs/61_benchmark.ipynb #14e846d7
-def start_worker() -> None:
-    "Make this process a worker: one thread, no life after its parent's, no traceback at Ctrl-C."
-    def leave_with_parent() -> None:
-        parent_process().join()
-        os._exit(1)
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    cv2.setNumThreads(1)
-
-# %% ../nbs/61_benchmark.ipynb #2b58d7fd
-class WorkerDied(RuntimeError):
-    "A process ended in the middle of its work."
+def note_death(task: Task, why: str) -> Outcome:
+    "The outcome of a task over which its process died."
+    return Outcome(task.name, error=why)
 
 
-def run_parallel(work: Callable, items: Items, jobs: int) -> Iterator:
-    "Do `work` on each item in `jobs` processes of one thread; yield what comes back, in the order it comes."
-    with one_thread_each(), ProcessPoolExecutor(min(jobs, len(items)), get_context("spawn"), start_worker) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            for future in as_completed(futures): yield future.result()
-        except BrokenProcessPool as e:
-            raise WorkerDied("a worker process died, perhaps for lack of memory: run again, with fewer jobs") from e
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-# %% ../nbs/61_benchmark.ipynb #5d482ee7
 def run_all(work: Callable[[Task], Outcome], tasks: Items[Task], jobs: int) -> Iterator[Outcome]:
     "Do all tasks, in this process if `jobs` is 1; yield their outcomes as they come."
-    if min(jobs, len(tasks)) < 2: return (yield from map(work, tasks))
-    done = set()
-    try:
-        for outcome in run_parallel(work, tasks, jobs):
-            done.add(outcome.name)
-            yield outcome
-    except WorkerDied:
-        for task in [task for task in tasks if task.name not in done]:
-            try: yield from run_parallel(work, [task], 1)
-            except WorkerDied as e: yield Outcome(task.name, error=str(e))
+    if min(jobs, len(tasks)) < 2: return map(work, tasks)
+    return run_parallel(work, tasks, jobs, died=note_death)
 
 # %% ../nbs/61_benchmark.ipynb #ff93f797
 def stand_still(folder: Path, sequence: Sequence) -> None:
@@ -312,30 +269,18 @@ def warn_equal_runs(home: Path, tasks: Items[Task], label: str) -> None:
     content = {tuple((home / run / name).read_bytes() for name in files[run]) for run in runs}
     if len(runs) > 1 and len(content) == 1:
         warnings.warn(f"all {len(runs)} runs of {label} are the same: it draws no random numbers, or seeds them itself",
-                      stacklevel=3)
+                      stacklevel=4)
 
 # %% ../nbs/61_benchmark.ipynb #d4565be3
 def warn_of(home: Path, note: dict) -> None:
     "Warn of each start that was refused, and of a mixture of states of the tracker."
     for name, why in note["refused"].items():
-        warnings.warn(f"{name}: the first box stands for all frames, as {why}", stacklevel=3)
-    for remark in note_remarks(home, note | {"refused": {}}): warnings.warn(remark, stacklevel=3)
+        warnings.warn(f"{name}: the first box stands for all frames, as {why}", stacklevel=4)
+    for remark in note_remarks(home, note | {"refused": {}}): warnings.warn(remark, stacklevel=4)
 
 # %% ../nbs/61_benchmark.ipynb #d12bbe79
-def run_benchmark(
-    tracker: str | Path | Contender,  # a baseline, the name or file of a model, file.py:Class or module:Class
-    sequences: Items[Sequence],
-    out: Path | str,  # results go to <out>/<label>/<sequence>.txt
-    jobs: int = 1,  # processes of one thread; 1 stays in this process, whose loaded libraries keep their threads
-    repeat: int = 1,  # runs with different seeds, in run_01 on
-    starts: str = "ope",  # or tre, sre
-    progress: bool = True,  # a bar and a line a sequence on standard error
-    ranks: Ranks = ALONE,  # processes that share the sequences and write into one folder
-) -> Path:
-    "Run a tracker over all sequences that are not finished; return its folder. Failures end in a RunFailed."
-    if jobs < 1: raise UserError(f"jobs is {jobs}: give the number of processes, 1 or more")
-    who = tracker if isinstance(tracker, Contender) else Contender.of(tracker)
-    tasks, home = plan(sequences, repeat, starts), Path(out) / who.label
+def run_left(who: Contender, tasks: Items[Task], home: Path, jobs: int, progress: bool, ranks: Ranks) -> None:
+    "Run a tracker over all tasks that have no whole result in its folder `home`."
     known, marks = check_owner(home, who), {task.name: frame_mark(task.sequence) for task in tasks}
     left = [task for task in tasks if is_left(home, task, marks[task.name], known)]
     left.sort(key=frames_of, reverse=True)
@@ -351,4 +296,22 @@ def run_benchmark(
     if first: warn_of(home, note)
     check_outcomes(outcomes, len(tasks), who.label)
     warn_equal_runs(home, tasks, who.label)
+
+
+def run_benchmark(
+    tracker: str | Path | Contender,  # a baseline, the name or file of a model, file.py:Class or module:Class
+    sequences: Items[Sequence],
+    out: Path | str,  # results go to <out>/<label>/<sequence>.txt
+    jobs: int = 1,  # processes of one thread; 1 stays in this process, whose loaded libraries keep their threads
+    repeat: int = 1,  # runs with different seeds, in run_01 on
+    starts: str = "ope",  # or tre, sre
+    progress: bool = True,  # a bar and a line a sequence on standard error
+    ranks: Ranks = ALONE,  # processes that share the sequences and write into one folder
+) -> Path:
+    "Run a tracker over all sequences that are not finished; return its folder. Failures end in a RunFailed."
+    if jobs < 1: raise UserError(f"jobs is {jobs}: give the number of processes, 1 or more")
+    who = tracker if isinstance(tracker, Contender) else Contender.of(tracker)
+    tasks, home = plan(sequences, repeat, starts), Path(out) / who.label
+    with contextlib.nullcontext() if ranks.rank else hold_folder(home, f"a run of {who.label}"):
+        run_left(who, tasks, home, jobs, progress, ranks)
     return home

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import tirnas
-from .core import UserError, params_from_dict
+from .core import UserError, check_ranges, params_from_dict, parse_json, write_atomic, writing
 from .dimp.online import TrackSettings
 
 # %% ../nbs/67_bundle.ipynb #6bfed02e
@@ -40,6 +40,11 @@ class BundleCard:
     origin: dict            # recipe, seed, data, scores: for people
     made_of: str            # SHA-256 of the model file
 
+    def __post_init__(self):
+        check_ranges(self, "card.", crop_px=(16, 4096), search_factor=(1, 100), filter_size=(1, 256), filter_dim=(1, 65536), sharpness=(-1e6, 1e6))
+        for name, known in (("stride", (8, 16)), ("precision", ("fp32", "int8"))):
+            if getattr(self, name) not in known: raise UserError(f"card.{name} is {getattr(self, name)!r:.80}: give one of {known}")
+
 # %% ../nbs/67_bundle.ipynb #d65fdcca
 def digest(data: bytes) -> str:
     "SHA-256 in hex."
@@ -63,11 +68,11 @@ def write_bundle(folder: Path | str, graphs: dict[str, bytes], card: BundleCard)
     folder.parent.mkdir(parents=True, exist_ok=True)
     sums = {name: digest(data) for name, data in graphs.items()}
     text = json.dumps({"format": BUNDLE_FORMAT, "graphs": sums, **dataclasses.asdict(card)}, indent=1, sort_keys=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
+    size = sum(map(len, graphs.values()))
+    with writing(folder, size), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         whole = Path(made) / "whole"
-        whole.mkdir()
-        for name, data in graphs.items(): (whole / f"{name}.onnx").write_bytes(data)
-        (whole / CARD).write_text(text + "\n")
+        for name, data in graphs.items(): write_atomic(whole / f"{name}.onnx", data)
+        write_atomic(whole / CARD, text + "\n")
         if folder.exists(): os.replace(folder, Path(made) / "old")
         os.replace(whole, folder)
     return folder
@@ -77,10 +82,10 @@ def read_bundle(folder: Path | str) -> tuple[dict[str, bytes], BundleCard]:
     "The graphs, by name, and the card of a folder that `write_bundle` made; anything else is a UserError."
     folder, again = Path(folder), "export the model again (tirnas export)"
     try:
-        told = json.loads((folder / CARD).read_text(encoding="utf8"))
+        told = parse_json((folder / CARD).read_text(encoding="utf8"))
         if not isinstance(told, dict) or told.pop("format", None) != BUNDLE_FORMAT: raise ValueError("another version of the format")
         sums, card = told.pop("graphs"), params_from_dict(BundleCard, told, "card")
-        if set(sums) != set(GRAPHS): raise ValueError(f"it lists the graphs {', '.join(sorted(sums))}")
+        if not isinstance(sums, dict) or set(sums) != set(GRAPHS): raise ValueError(f"it lists the graphs {', '.join(sums)!r:.100}")
     except (OSError, ValueError, KeyError, TypeError) as e:
         said = e.strerror if isinstance(e, OSError) else f"no key {e}" if isinstance(e, KeyError) else str(e)
         raise UserError(f"{folder / CARD} is no card of an exported model ({said}): {again}, or give another folder") from e

@@ -42,7 +42,7 @@ def draw_panels(sequence: Sequence, boxes: Mapping[str, np.ndarray], curves: Map
     panels = []
     for (name, b), colour in zip(boxes.items(), SERIES * len(boxes)):
         picture, overlap = blank.copy(), curves[name][t]
-        draw_box(picture, sequence.boxes_xywh[t], scale, COLOURS["truth"])
+        draw_box(picture, sequence.boxes_xywh[t], scale, COLOURS["truth"], "truth", below=True)
         draw_box(picture, b[t], scale, colour)
         panels.append(caption(picture, name + ("" if np.isnan(overlap) else f"  overlap {overlap:.2f}"), colour))
     return mosaic(panels, columns)

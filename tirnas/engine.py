@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['thread_count', 'Graph', 'Graphs', 'load_graphs', 'Target', 'learn_target', 'improve_filter', 'learn_frame', 'fit_box',
-           'fit_frame', 'Sight', 'OnnxTracker']
+           'OnnxTracker']
 
 # %% ../nbs/68_engine.ipynb #b7ad3068
 import dataclasses
@@ -15,16 +15,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .boxes import keep_in_view
 from .bundle import GRAPHS, BundleCard, find_bundle, read_bundle
-from .core import TrackState, UserError, keep_memory
-from .data.crops import Window, crop_frame, normalise, search_window
+from .candidates import best_boxes, boxes_around, damp_size
+from .core import UserError, keep_memory
+from .data.crops import Window, crop_frame, normalise
 from .dimp.online import TrackSettings
-from .guard import FrameGuard, check_start, check_target
-from .peaks import Peak
-from .portable import (STATUS, Chance, Samples, box_at, boxes_around, follow_size, mean_of_best, peak_of, state_of,
-                             steps_due, views_of, with_dropped, within_limits)
-from .scale import ScaleFilter, resize_box
+from .loop import Sight, SingleTracker, fit_to_frame, start_sizes, steps_due
+from .peaks import find_peak, move_to_peak
+from .portable import Chance, Samples, with_dropped
+from .scale import ScaleFilter
+from .views import first_views
 
 # %% ../nbs/68_engine.ipynb #5fbafd7d
 def thread_count() -> int:
@@ -88,14 +88,13 @@ class Target:
 def learn_target(graphs: Graphs, card: BundleCard, settings: TrackSettings, frame: np.ndarray, window: Window,
                  box_xywh: np.ndarray, chance: Chance) -> Target:
     "Learn a target from its box in the first frame."
-    views, boxes = views_of(frame, window, box_xywh)
+    views, boxes = first_views(frame, window, box_xywh)
     nothing = np.zeros((1, card.filter_dim, card.filter_size, card.filter_size), np.float32)
     seen, _, map8, map16 = graphs.see(views[:, None], nothing)
     feat, boxes = with_dropped(seen, boxes, chance)
     first, scores, *vectors = graphs.begin(feat, boxes, map8[:1], map16[:1])
-    sizes = ScaleFilter() if settings.box.size_from == "scale_filter" else None
-    if sizes: sizes.init(frame, box_xywh)
-    target = Target(tuple(vectors), Samples(scores, feat, graphs.label(boxes)[0], settings.memory), first, box_xywh[2:], sizes)
+    samples, sizes = Samples(scores, feat, graphs.label(boxes)[0], settings.memory), start_sizes(frame, box_xywh, settings.box)
+    target = Target(tuple(vectors), samples, first, box_xywh[2:], sizes)
     improve_filter(graphs, target, settings.first_steps)
     return target
 
@@ -119,64 +118,41 @@ def fit_box(graphs: Graphs, maps: list[np.ndarray], target: Target, box_xywh: np
     "A box (4,) refined by the box branch where the settings want it, crop pixels, and its predicted IoU."
     box = settings.box
     if box.size_from != "shift": return box_xywh, None
-    boxes, values = graphs.refine(*maps, *target.vectors, boxes_around(box_xywh, box, chance), np.array(box.rounds))
-    found, overlap = mean_of_best(values, boxes, box) or (box_xywh, None)
-    return follow_size(box_xywh[2:], found, box.size_rate), overlap
-
-
-def fit_frame(box_xywh: np.ndarray, frame: np.ndarray, target: Target) -> np.ndarray:
-    "A box (4,), frame pixels, resized by the target's scale filter if it has one, and kept within the limits."
-    if target.sizes: box_xywh = resize_box(box_xywh, target.sizes.update(frame, box_xywh))
-    return keep_in_view(within_limits(box_xywh, target.first_wh, frame.shape), frame.shape)
+    drawn = boxes_around(box_xywh, chance.rand(box.num_boxes, 4), box)
+    boxes, values = graphs.refine(*maps, *target.vectors, drawn, np.array(box.rounds))
+    found, overlap = best_boxes(values, boxes, box) or (box_xywh, None)
+    return damp_size(box_xywh[2:], found, box.size_rate), overlap
 
 # %% ../nbs/68_engine.ipynb #97d8911b
-class Sight(NamedTuple):
-    "What was seen in a frame: window, scores (H, W), peak, and the predicted IoU of the refined box, if any."
-    window: Window
-    scores: np.ndarray
-    peak: Peak
-    overlap: float | None
-
-# %% ../nbs/68_engine.ipynb #e223c3c1
-class OnnxTracker:
+class OnnxTracker(SingleTracker):
     "Tracks one target with exported graphs: `init(frame, box_xywh)`, then `update(frame) -> (box_xywh, TrackState)`."
 
     def __init__(self, graphs: Graphs, card: BundleCard, settings: TrackSettings | None = None):
-        self.graphs, self.card, self.settings = graphs, card, settings or card.track
+        super().__init__(card, settings)
+        self.graphs, self.sharpness = graphs, card.sharpness
         if self.settings.box.size_from == "ascent":
             raise UserError("track.box.size_from is ascent, which no exported graph can do: give shift, scale_filter or fixed")
-        self.box, self.seed, self.last = None, 0, None
 
     @classmethod
     def load(cls, model: str | Path = "mini", settings: TrackSettings | None = None) -> "OnnxTracker":
         "A tracker from a folder that `tirnas export` wrote, or from the name of a model that ships."
         return cls(*load_graphs(model), settings)
 
-    def init(self, frame: np.ndarray, box_xywh) -> None:
-        "Start on a frame (H, W) or (H, W, C) of any depth with the target's box, 0-based pixels."
-        guard = FrameGuard()
-        frame = guard.check(frame, 0)
-        box = check_start(box_xywh, frame.shape)
-        check_target(frame, box)
-        window, chance = search_window(box, self.card.search_factor, self.card.crop_px), Chance(self.seed)
-        target = learn_target(self.graphs, self.card, self.settings, frame, window, box, chance)
-        self.guard, self.box, self.number, self.last, self.chance, self.target = guard, box, 0, None, chance, target
+    def seeded(self, seed: int) -> Chance: return Chance(seed)
 
-    def update(self, frame: np.ndarray) -> tuple[np.ndarray, TrackState]:
-        "The target's box in the next frame, and how sure the tracker is of it."
-        if self.box is None: raise UserError("the tracker has no target: call init with a frame and a box first")
-        frame, card = self.guard.check(frame, self.number + 1), self.card
-        window = search_window(self.box, card.search_factor, card.crop_px)
-        self.number, box, overlap = self.number + 1, window.to_crop(self.box), None
+    def learn_first(self, frame, window, box_xywh, generator) -> Target:
+        return learn_target(self.graphs, self.card, self.settings, frame, window, box_xywh, generator)
+
+    def seek(self, frame: np.ndarray, window: Window) -> tuple[np.ndarray, Sight, tuple]:
+        "The target's box (4,), frame pixels; what was seen; and scores and features to learn from."
+        box, grid, found, overlap = window.to_crop(self.box), (self.card.stride, self.card.filter_size), self.box, None
         (feat,), (scores,), *maps = self.graphs.see(normalise(crop_frame(frame, window))[None, None], self.target.filter_1Dkk)
-        peak = peak_of(scores, box, card.stride, card.filter_size, self.settings.peaks)
+        peak = find_peak(scores, box, *grid, self.settings.peaks)
         if peak.verdict != "lost":
-            box = box_at(peak, scores, box[2:], card.stride, card.filter_size)
-            box, overlap = fit_box(self.graphs, maps, self.target, box, self.settings, self.chance)
-            self.box = fit_frame(window.to_frame(box), frame, self.target)
-        if STATUS[peak.verdict] == "held":
-            box = window.to_crop(self.box)
-            learn_frame(self.graphs, self.target, scores, feat, box, peak.verdict, self.number, self.settings)
-            if self.target.sizes: self.target.sizes.learn(frame, self.box)
-        self.last = Sight(window, scores, peak, overlap)
-        return self.box.copy(), state_of(peak, card.sharpness)
+            box = move_to_peak(box, scores, peak, *grid)
+            box, overlap = fit_box(self.graphs, maps, self.target, box, self.settings, self.generator)
+            found = fit_to_frame(window.to_frame(box), frame, self.target)
+        return found, Sight(window, scores, peak, overlap), (scores, feat)
+
+    def learn_more(self, seen, box_xywh, verdict) -> None:
+        learn_frame(self.graphs, self.target, *seen, box_xywh, verdict, self.number, self.settings)

@@ -37,7 +37,7 @@ def score_maps(filter_1Dkk: torch.Tensor, feat_MDHW: torch.Tensor) -> torch.Tens
 
 # %% ../nbs/69_graphs.ipynb #225276b7
 def seen_by_taps(map_MHW: torch.Tensor, size: int) -> torch.Tensor:
-    "What each of `size`² taps sees of maps (M, H', W') over scores: (M, k, k, H, W)."
+    "What each of `size` x `size` taps sees of maps (M, H', W') over scores: (M, k, k, H, W)."
     before, grown = (size - 1) // 2, 1 - size % 2
     columns = torch.stack([F.pad(map_MHW, (before - j, j - before - grown)) for j in range(size)], 1)
     return torch.stack([F.pad(columns, (0, 0, before - i, i - before - grown)) for i in range(size)], 1)

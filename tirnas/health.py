@@ -51,7 +51,7 @@ def hold_out(sequences: Items[Sequence], number: int) -> tuple[list[Sequence], l
     if kept < number:
         warnings.warn(f"validate_sequences is {number} but there are {len(films)} videos to train on, of which at most "
                       f"{len(films) // MOST} are held out: give more videos, or a smaller number", stacklevel=2)
-    films.sort(key=lambda part: hashlib.sha256(part[0].name.encode()).digest())
+    films.sort(key=lambda part: hashlib.sha256(part[0].name.encode("utf8", "surrogateescape")).digest())
     apart = {id(s) for part in films[:kept] for s in part}
     return [s for s in sequences if id(s) not in apart], [part[0] for part in films[:kept]]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'LOOKS', 'Finding', 'as_lines', 'version_of', 'needed_packages', 'extra_finding', 'install_command',
-           'package_findings', 'opencv_findings', 'processor', 'cores', 'memory_mb', 'thread_policy',
-           'machine_findings', 'device_findings', 'window_finding', 'model_findings', 'tool_findings']
+           'package_findings', 'package_finding', 'opencv_findings', 'processor', 'cores', 'memory_mb', 'thread_policy',
+           'machine_findings', 'gpu_finding', 'device_findings', 'window_finding', 'model_findings', 'tool_findings']
 
 # %% ../nbs/78_machine.ipynb #90de584e
 import importlib.metadata
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tirnas
+from .bundle import known_bundles
 from .core import UserError, root
 
 # %% ../nbs/78_machine.ipynb #67399458
@@ -77,12 +78,15 @@ def package_findings() -> list[Finding]:
     try: needed = needed_packages(importlib.metadata.requires("tirnas") or [])
     except importlib.metadata.PackageNotFoundError:
         return [Finding("packages", "tirnas", "runs without being installed", "optional", install_command())]
-    findings = []
-    for name in needed.pop(""):
-        version = version_of(name)
-        if version: findings.append(Finding("packages", name, version))
-        else: findings.append(Finding("packages", name, "missing", "wrong", install_command()))
-    return [*findings, *(extra_finding(extra, names) for extra, names in sorted(needed.items()))]
+    return [*map(package_finding, needed.pop("")), *(extra_finding(extra, names) for extra, names in sorted(needed.items()))]
+
+
+def package_finding(name: str) -> Finding:
+    "The version of a package that tirnas needs; torch may be missing where graphs can be run."
+    version, graphs = version_of(name), name in ("torch", "safetensors") and version_of("onnxruntime")
+    if version: return Finding("packages", name, version)
+    if graphs: return Finding("packages", name, "missing, so that only --engine onnx can track", "optional", install_command())
+    return Finding("packages", name, "missing", "wrong", install_command())
 
 # %% ../nbs/78_machine.ipynb #554178cf
 def opencv_findings() -> list[Finding]:
@@ -137,17 +141,20 @@ def machine_findings() -> list[Finding]:
             Finding("machine", "memory", "not known" if memory is None else f"{memory[1]} of {memory[0]} MB free"), threads]
 
 # %% ../nbs/78_machine.ipynb #ecb76d4b
+def gpu_finding() -> Finding:
+    "What torch can compute on; torch that is here and cannot be imported is wrong."
+    if version_of("torch") is None: return Finding("device", "GPU", "none without torch; everything runs on the processor")
+    try: import torch
+    except ImportError as e: return Finding("device", "torch", f"cannot be imported ({e})", "wrong", install_command())
+    if not torch.cuda.is_available(): return Finding("device", "GPU", "none that torch can use; everything runs on the processor")
+    try: torch.zeros(1, device="cuda")
+    except RuntimeError as e: return Finding("device", "GPU", f"cannot be used ({str(e).splitlines()[0]})", "wrong", "renew its driver, or set TIRNAS_DEVICE=cpu")
+    return Finding("device", "GPU", f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory >> 20} MB")
+
+
 def device_findings() -> list[Finding]:
     "What torch can compute on, and whether a window can be shown."
-    try: import torch
-    except ImportError as e: return [Finding("device", "torch", f"cannot be imported ({e})", "wrong", install_command())]
-    if not torch.cuda.is_available(): gpu = Finding("device", "GPU", "none that torch can use; everything runs on the processor")
-    else:
-        try:
-            torch.zeros(1, device="cuda")
-            gpu = Finding("device", "GPU", f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory >> 20} MB")
-        except RuntimeError as e: gpu = Finding("device", "GPU", f"cannot be used ({str(e).splitlines()[0]})", "wrong", "renew its driver, or set TIRNAS_DEVICE=cpu")
-    return [gpu, window_finding()]
+    return [gpu_finding(), window_finding()]
 
 
 def window_finding() -> Finding:
@@ -159,17 +166,19 @@ def window_finding() -> Finding:
 
 # %% ../nbs/78_machine.ipynb #eeeea5fa
 def model_findings() -> list[Finding]:
-    "The models that can be given by name."
+    "The models that can be given by name: files for torch, folders of graphs for ONNX Runtime."
+    graphs = [Finding("models", name, f"graphs, {sum(p.stat().st_size for p in path.iterdir()) >> 10} kB, {path}") for name, path in known_bundles().items()]
+    if version_of("torch") is None: return graphs
     try: from tirnas.tracker import known_models
-    except ImportError as e: return [Finding("models", "names", f"cannot be listed ({e})", "wrong", install_command())]
-    return [Finding("models", name, f"{path.stat().st_size >> 10} kB, {path}") for name, path in known_models().items()]
+    except ImportError as e: return [Finding("models", "names", f"cannot be listed ({e})", "wrong", install_command()), *graphs]
+    return [*(Finding("models", name, f"{path.stat().st_size >> 10} kB, {path}") for name, path in known_models().items()), *graphs]
 
 
 def tool_findings() -> list[Finding]:
     "The repository around this folder, and the programs of the pipeline."
     try: here = Finding("pipeline", "repository", str(root()))
     except UserError: here = Finding("pipeline", "repository", "not in one", "optional", "run dvc and make in a clone of tirnas")
-    install = {"git": "install git", "make": "install make", "dvc": install_command("lab"), "papermill": install_command("lab")}
+    install = {"git": "install git", "make": "install make", "dvc": install_command("notebooks"), "papermill": install_command("notebooks")}
     places = {name: shutil.which(name) for name in install}
     return [here, *(Finding("pipeline", name, place) if place else Finding("pipeline", name, "missing", "optional", install[name])
                     for name, place in places.items())]

@@ -19,7 +19,7 @@ from .core import TrackState, UserError
 from .data.crops import crop_frame
 from .data.frames import is_pattern
 from .data.sequences import Sequence, open_dataset
-from .tracker import Sight
+from .loop import Sight
 from .trackers import box_of
 
 # %% ../nbs/70f_playback.ipynb #4e128496

@@ -6,7 +6,8 @@
 __all__ = ['COLUMNS', 'COMPARED', 'OWN', 'PRINTED', 'PAPER_HEADS', 'ranked', 'score_column', 'parameters_of', 'main_table',
            'scores_table', 'attributes_of', 'attribute_counts', 'part_rows', 'attribute_table', 'sequence_table',
            'disagreement_table', 'paired_table', 'count_table', 'gap_notes', 'longterm_table', 'starts_table',
-           'published_table', 'published_cautions', 'published_attribute_table', 'paper_scores']
+           'published_table', 'published_cautions', 'published_attribute_table', 'own_columns', 'paper_and_own',
+           'paper_scores']
 
 # %% ../nbs/61d_rankings.ipynb #ac04ddad
 from math import inf
@@ -188,6 +189,7 @@ def published_cautions(scores: dict[str, dict], benchmark: str) -> list[str]:
                            "trackers", []).append(name)
         if protocol != "official":
             why.setdefault(f"scored by the protocol {protocol}, the published trackers by the official one", []).append(name)
+        if said := scores[name].get("rehearsal"): why.setdefault(said, []).append(name)
     return [f"Not comparable: {', '.join(names)}, {reason}." for reason, names in why.items()]
 
 # %% ../nbs/61d_rankings.ipynb #bb1b7617
@@ -210,12 +212,29 @@ PAPER_HEADS = {
 }
 
 
-def paper_scores(scores: dict[str, dict], benchmark: str, table: str) -> Table:
-    "Return Table I or II of the paper as printed, own trackers below in the columns of `benchmark` only."
-    rows, prefix = paper_table(table), benchmark.removesuffix("-tir")
+def own_columns(scores: dict[str, dict], benchmark: str) -> dict[str, dict]:
+    "Return what own trackers have for the columns of the paper's tables, best first; nothing for a benchmark that is not in them."
+    if benchmark not in SOURCES: return {}
+    prefix, rows = benchmark.removesuffix("-tir"), {}
+    for name in ranked(scores):
+        cost = scores[name].get("backbone") or {}
+        size = {key: cost[part] / unit for key, part, unit in (("params_M", "parameters", 1e6), ("flops_G", "macs", 1e9)) if part in cost}
+        rows[name] = {**{f"{prefix}_{number}": scores[name][number] for number in PRINTED}, **size}
+    return rows
+
+
+def paper_and_own(table: str, *own: dict[str, dict]) -> Table:
+    "Return Table I or II of the paper as printed, and below it own trackers, from what each benchmark has for its columns."
+    rows, joined = paper_table(table), {}
+    for part in own:
+        for name, columns in part.items(): joined[name] = {**joined.get(name, {}), **columns}
     keys = [key for key in rows[0] if key != "method"]
     decimals = {"params_M": 2, "flops_G": 2, "gpu_days": 1}
-    line = lambda row, mark=0: [Cell(row["method"], mark=mark), *(Cell(shown(row.get(k), decimals.get(k, 3))) for k in keys)]
-    own = [{"method": name, **{f"{prefix}_{number}": scores[name][number] for number in PRINTED}}
-           for name in ranked(scores)] if benchmark in SOURCES else []
-    return Table(["method", *map(PAPER_HEADS.get, keys)], [*map(line, rows), *(line(row, 1) for row in own)])
+    line = lambda name, row, mark: [Cell(name, mark=mark), *(Cell(shown(row.get(k), decimals.get(k, 3))) for k in keys)]
+    return Table(["method", *map(PAPER_HEADS.get, keys)],
+                 [*(line(row["method"], row, 0) for row in rows), *(line(name, row, 1) for name, row in joined.items())])
+
+
+def paper_scores(scores: dict[str, dict], benchmark: str, table: str) -> Table:
+    "Return Table I or II of the paper as printed, own trackers below in the columns of `benchmark` only."
+    return paper_and_own(table, own_columns(scores, benchmark))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RULES', 'NOTES', 'curve_csv', 'rules_used', 'summary', 'score_sections', 'attribute_section', 'sequence_section',
-           'published_sections', 'method_section', 'report_page', 'benchmark_of', 'write_tables', 'write_pictures',
-           'write_report', 'attribute_plot', 'norm_precision_plot', 'precision_plot', 'ranked', 'scores_table',
-           'success_plot']
+           'paper_notes', 'published_sections', 'method_section', 'report_page', 'benchmark_of', 'write_tables',
+           'write_pictures', 'is_entry', 'read_scores', 'write_noted', 'write_paper_tables', 'write_report',
+           'attribute_plot', 'norm_precision_plot', 'precision_plot', 'ranked', 'scores_table', 'success_plot']
 
 # %% ../nbs/62_report.ipynb #8298adea
 import json
@@ -18,14 +18,15 @@ import numpy as np
 from .core import UserError, write_atomic
 from .data.sequences import Sequence
 from .failures import failure_strips
+from .lock import hold_folder
 from .pages import Picture, folded, notes_html, page, paragraph, pdf_bytes, picture_of, section, show, wide
 from .plots import (KINDS, PLOTS, Plot, attribute_plot, draw_all, norm_precision_plot, precision_plot, published_plot,
                           success_plot)
 from .published import FOOTNOTES, WITHOUT
-from .rankings import (attribute_table, count_table, disagreement_table, gap_notes, longterm_table, main_table,
+from .rankings import (PRINTED, attribute_table, count_table, disagreement_table, gap_notes, longterm_table, main_table,
                              paired_table, paper_scores, published_attribute_table, published_cautions, published_table, ranked,
                              scores_table, sequence_table, starts_table)
-from .tables import latex_table, markdown_table
+from .tables import Table, latex_table, markdown_table
 
 _all_ = ["attribute_plot", "norm_precision_plot", "precision_plot", "ranked", "scores_table", "success_plot"]
 
@@ -114,6 +115,12 @@ def sequence_section(scores: dict[str, dict], strips: Mapping[str, Picture]) -> 
         "<h3>Where the target was lost</h3>" + paragraph("Truth in white.") + show(strips, *strips) if strips else "")
 
 # %% ../nbs/62_report.ipynb #31b3f85b
+def paper_notes(*found: tuple[dict[str, dict], str]) -> list[str]:
+    "Return what must be known to read the paper's tables with own trackers in them, of pairs (scores, benchmark)."
+    cautions = [f"On {benchmark}: {text}" for scores, benchmark in found for text in published_cautions(scores, benchmark)]
+    return [*cautions, "Own parameters and FLOPs are those of the backbone for one crop; a FLOP is one multiply-accumulate.", *FOOTNOTES["paper"]]
+
+
 def published_sections(scores: dict[str, dict], benchmark: str | None, pictures: Mapping[str, Picture]) -> list[str]:
     "Return the sections on published scores, or on why there are none."
     if benchmark not in FOOTNOTES:
@@ -124,7 +131,7 @@ def published_sections(scores: dict[str, dict], benchmark: str | None, pictures:
         section("Among published trackers", *cautions, show(pictures, "published"), wide(published_table(scores, benchmark)),
                 folded("Success by attribute", wide(published_attribute_table(scores, benchmark))),
                 notes_html(FOOTNOTES[benchmark])),
-        section("The paper's tables", folded("Tables I and II as printed", "\n".join(paper) + notes_html(FOOTNOTES["paper"]))),
+        section("The paper's tables", folded("Tables I and II as printed, own trackers below", "\n".join(paper) + notes_html(paper_notes((scores, benchmark))))),
     ]
 
 
@@ -173,6 +180,40 @@ def write_pictures(figures: Mapping[str, Plot], out: Path) -> dict[str, Picture]
     for name in {*PLOTS, "published"} - pictures.keys(): (out / f"{name}.png").unlink(missing_ok=True)
     return pictures
 
+# %% ../nbs/62_report.ipynb #3fc75797
+def is_entry(entry) -> bool:
+    "Whether a value has what the paper's tables take from the scores of a tracker, in the types that they have there."
+    if not isinstance(entry, dict) or not isinstance(entry.get("per_sequence"), dict): return False
+    numbers = all(entry.get(key) is None or isinstance(entry[key], int | float) for key in PRINTED)
+    cost = entry.get("backbone") or {}
+    sized = isinstance(cost, dict) and all(isinstance(value, int | float) for value in cost.values())
+    return numbers and sized and all(isinstance(entry.get(key), str) for key in ("benchmark", "protocol"))
+
+
+def read_scores(folder: Path | str) -> tuple[dict[str, dict], str]:
+    "The scores that a report left in a folder, and their benchmark, which must be one of the paper's; else a UserError."
+    path, advice = Path(folder) / "scores.json", "give a folder that tirnas evaluate or the pipeline wrote"
+    try: scores = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError, RecursionError) as e: raise UserError(f"{path} cannot be read ({type(e).__name__}): {advice}") from e
+    if not (isinstance(scores, dict) and scores and all(map(is_entry, scores.values()))):
+        raise UserError(f"{path} holds no scores of trackers: {advice}")
+    if (benchmark := benchmark_of(scores)) in FOOTNOTES: return scores, benchmark
+    raise UserError(f"{path} has scores on {benchmark or 'several benchmarks'}: the paper's tables have lsotb-tir and ptb-tir")
+
+
+def write_noted(path: Path, table: Table, notes: Iterable[str]) -> Path:
+    "Write a table with its notes, as LaTeX where the file ends in .tex, else as Markdown."
+    if path.suffix == ".tex": return write_atomic(path, "\n".join([*(f"% {note}" for note in notes), latex_table(table), ""]))
+    return write_atomic(path, "\n".join([markdown_table(table), "", *(f"- {note}" for note in notes), ""]))
+
+
+def write_paper_tables(scores: dict[str, dict], benchmark: str | None, out: Path) -> None:
+    "Write table1 and table2 as Markdown and LaTeX where the paper has the benchmark; else remove those of an earlier report."
+    for number, table in (("table1", "I"), ("table2", "II")):
+        for path in (out / f"{number}.md", out / f"{number}.tex"):
+            if benchmark not in FOOTNOTES: path.unlink(missing_ok=True)
+            else: write_noted(path, paper_scores(scores, benchmark, table), paper_notes((scores, benchmark)))
+
 # %% ../nbs/62_report.ipynb #be34d1ec
 def write_report(
     scores: dict[str, dict],
@@ -190,8 +231,10 @@ def write_report(
     out, benchmark = Path(out), benchmark or benchmark_of(scores)
     figures = draw_all(scores)
     ranking = published_plot(scores, benchmark) if benchmark in FOOTNOTES else None
-    write_tables(scores, out)
-    pictures = write_pictures(figures | ({"published": ranking} if ranking else {}), out)
     strips = failure_strips(scores, sequences, results) if sequences is not None else {}
     shown = {name: picture_of(strip) for name, strip in strips.items()}
-    return write_atomic(out / "report.html", report_page(scores, warnings, pictures, shown, title, benchmark))
+    with hold_folder(out, "a report"):
+        write_tables(scores, out)
+        write_paper_tables(scores, benchmark, out)
+        pictures = write_pictures(figures | ({"published": ranking} if ranking else {}), out)
+        return write_atomic(out / "report.html", report_page(scores, warnings, pictures, shown, title, benchmark))

@@ -16,6 +16,7 @@ import numpy as np
 
 from .core import UserError
 from .data.annotations import read_boxes
+from .names import check_name
 
 # %% ../nbs/60e_results.ipynb #309ec740
 _NUMBER = b"0123456789+-.eEnNaAiIfF\r"
@@ -103,6 +104,7 @@ def tracker_folders(results: Path | str) -> dict[str, Path]:
         raise UserError(f"{results} is not a folder: give the folder that holds one folder for each tracker")
     found = {path.name: path for path in sorted(results.iterdir())
              if path.is_dir() and any(any(run.glob("*.txt")) for run in run_folders(path))}
+    for name in found: check_name(name, "a tracker")
     if not found:
         raise UserError(f"{results} holds no results: give <tracker>/<sequence>.txt files, as tirnas run writes them "
                         "(starts in tre or sre are not enough)")

@@ -28,6 +28,7 @@ from .dimp.iou import draw_proposals
 from .dimp.card import ModelCard, load_model
 from .dimp.net import HeadSettings, TrackingNet
 from .dimp.online import TrackSettings
+from .lock import hold
 from .losses import LossWeights, joint_loss
 from .nets.cells import Macro
 from .nets.genotype import Genotype
@@ -252,16 +253,18 @@ def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: Retra
 
     `unroll` is asked before each epoch for crops that the network led itself to. It and `validate` see a copy of the network in evaluation mode and the number of epochs done; what it returns joins the record. Of several processes the first is asked and writes."""
     mark = fingerprint(params, genotype, digest(sequences), str(device), start_digest(params), use_precision())
-    run = start_retrain(sequences, genotype, params, device, ranks)
-    net, history, first = run.copies[0], resume(run, checkpoint, mark), ranks.rank == 0
+    run, first = start_retrain(sequences, genotype, params, device, ranks), ranks.rank == 0
+    net = run.copies[0]
     ask = lambda callback, number: ranks.agree(callback(copy.deepcopy(net).eval(), number) if first else None)
-    for epoch in range(len(history), params.epochs):
-        run.sampler.take(ask(unroll, epoch))
-        record = retrain_epoch(run, epoch)
-        history.append(record | ask(validate, epoch + 1))
-        check_alike(net.parameters(), ranks)
-        if checkpoint and first:
-            save_state(checkpoint, {"fingerprint": mark, "net": net.state_dict(), "optimiser": run.optimiser.state_dict(), "history": history})
-        if first: report(history[-1])
-    ranks.wait()
+    with hold(checkpoint if first else None, "a retraining"):
+        history = resume(run, checkpoint, mark)
+        for epoch in range(len(history), params.epochs):
+            run.sampler.take(ask(unroll, epoch))
+            record = retrain_epoch(run, epoch)
+            history.append(record | ask(validate, epoch + 1))
+            check_alike(net.parameters(), ranks)
+            if checkpoint and first:
+                save_state(checkpoint, {"fingerprint": mark, "net": net.state_dict(), "optimiser": run.optimiser.state_dict(), "history": history})
+            if first: report(history[-1])
+        ranks.wait()
     return net.eval(), history

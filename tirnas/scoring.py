@@ -24,6 +24,7 @@ from .intervals import intervals, merge_runs, ordered, resample_counts
 from .longterm import longterm
 from .metrics import OFFICIAL, Protocol, score_tracker
 from .multistart import MIN_FRAMES, run_truths, score_starts
+from .names import check_name
 from .protocols import find_protocol
 from .results import (coverage_warnings, load_confidence, load_fps, load_results, load_starts, only_starts, read_raw,
                             read_rows, result_names, run_folders, some, tracker_folders)
@@ -59,7 +60,7 @@ def truth_files(data: Path | str) -> dict[str, Path]:
         if (data / name).is_file(): return {data.resolve().name: data / name}
     nested = {path.parent.name: path for name in truths for path in data.glob(f"*/{name}")}
     found = nested or {path.stem: path for path in data.glob("*.txt")}
-    return {name: found[name] for name in sorted(found)}
+    return {check_name(name, "a sequence"): found[name] for name in sorted(found)}
 
 # %% ../nbs/61a_scoring.ipynb #90be133f
 def read_marks(path: Path, benchmark: str) -> frozenset[str]:

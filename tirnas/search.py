@@ -21,6 +21,7 @@ from .bilevel import apply_gradients, cosine_rate, frozen, unrolled_gradients
 from .core import UserError, end_by, fingerprint, print_record, resume_state, save_state, seed_everything, stop_signals, write_json
 from .data.episodes import Episodes, EpisodeSampler, prefetch
 from .data.sequences import Sequence, digest
+from .lock import hold
 from .nets.cost import candidate_costs, count_macs, expected_cost, genotype_cost, latency_ms
 from .nets.cells import NODES
 from .nets.fused import FusedCell
@@ -160,7 +161,7 @@ def foresee(run: SearchRun, batches: Batches) -> tuple[dict[str, float], list]:
     restore_random(after)
     return {"loss": outcome.loss.item(), "hit": outcome.hit}, grads
 
-
+# %% ../nbs/41_search.ipynb #871726f8
 def move_alpha(run: SearchRun, batches: Batches) -> None:
     "One update of the architecture on the `arch` half."
     alpha = run.net.alpha_parameters()
@@ -299,16 +300,16 @@ def search(sequences: Items[Sequence], params: SearchParams, device: torch.devic
            ranks: Ranks = ALONE) -> tuple[Genotype, list[dict]]:
     "Search by gradient; the genotype and one record an epoch. `checkpoint` is written each epoch and resumed from."
     mark = fingerprint(params, digest(sequences), str(device), use_precision())
-    run = start_search(sequences, params, device, ranks)
-    resume(run, checkpoint, mark)
-    first = ranks.rank == 0
-    if log and first: write_json(log, run.history)
+    run, first = start_search(sequences, params, device, ranks), ranks.rank == 0
     def save() -> None:
         check_alike(run.net.parameters(), ranks)
         if checkpoint and first: save_state(checkpoint, {"fingerprint": mark, **run.state()})
     def show() -> None:
         if log and first: write_json(log, run.history)
         if first: report(run.history[-1])
-    search_steps(run, save, show)
-    ranks.wait()
+    with hold(checkpoint if first else None, "a search"):
+        resume(run, checkpoint, mark)
+        if log and first: write_json(log, run.history)
+        search_steps(run, save, show)
+        ranks.wait()
     return Genotype.from_json(run.history[-1]["genotype"]), run.history

@@ -139,7 +139,7 @@ def fits(compute: Callable[[Episodes], object], batch: Episodes) -> bool:
         if torch.cuda.is_available(): torch.cuda.empty_cache()
     return True
 
-
+# %% ../nbs/40d_shards.ipynb #7d438ef3
 def first_targets(batch: Episodes, number: int) -> Episodes:
     "The first targets of a batch."
     return replace(batch, images=batch.images[:number], boxes_xywh=batch.boxes_xywh[:number], names=batch.names[:number],

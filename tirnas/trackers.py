@@ -21,6 +21,7 @@ import numpy as np
 
 from .baselines import BASELINES
 from .core import UserError, pick_device, use_threads
+from .names import is_plain
 
 # %% ../nbs/51a_trackers.ipynb #1f4e303e
 def _find_on_path(folder: str) -> None:
@@ -104,17 +105,17 @@ class Contender:
     def of(cls, word: str | Path, label: str | None = None, device: str = "cpu") -> "Contender":
         "A contender from its word; the label is the name of the baseline, model or class unless given."
         word = str(word)
-        is_path = word.endswith((".safetensors", ".onnx")) or Path(word).is_file()
+        is_path = word.endswith((".safetensors", ".onnx")) or os.path.isfile(word)
         usual = word.rpartition(":")[2] if is_code(word) else Path(word).stem if is_path else word
         label = usual if label is None else label
-        if label == ".." or not label or Path(label).name != label or not label.isprintable():
-            raise UserError(f"{label!r} cannot be the name of a folder of results: give one plain word")
+        if not is_plain(label) or not label.isprintable():
+            raise UserError(f"{label!r:.100} cannot be the name of a folder of results: give one plain word")
         return cls(word, label, device)
 
 
 def is_code(word: str) -> bool:
     "Whether a word names code, `file.py:Class` or `module:Class`."
-    return ":" in word and not Path(word).is_file()
+    return ":" in word and not os.path.isfile(word)
 
 # %% ../nbs/51a_trackers.ipynb #e5411e8a
 def device_of(who: Contender) -> str | None:

@@ -10,7 +10,6 @@ import dataclasses
 
 import cv2
 import numpy as np
-import torch
 
 from .data.crops import Window, crop_frame, normalise
 
@@ -42,7 +41,8 @@ def first_views(frame: np.ndarray, window: Window, box_xywh: np.ndarray) -> tupl
     return np.stack([normalise(c) for c in crops]), np.stack(boxes)
 
 # %% ../nbs/43_views.ipynb #a7d682f5
-def dropped_features(feat_DHW: torch.Tensor, generator: torch.Generator, copies: int = 2, share: float = 0.2):
+def dropped_features(feat_DHW: "torch.Tensor", generator: "torch.Generator", copies: int = 2, share: float = 0.2) -> "torch.Tensor":
     "Copies (copies, D, H, W) of features with about `share` of the channels zero and the others over 1 - share."
+    import torch
     kept = torch.rand(copies, len(feat_DHW), generator=generator) >= share
     return feat_DHW * (kept / (1 - share)).to(feat_DHW)[:, :, None, None]

@@ -13,19 +13,17 @@ import io
 import json
 import re
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from .baselines import BoxRefused, ConstantBox
 from .core import UserError, write_atomic
 from .data.frames import read_frame
-from .data.sequences import Sequence, write_boxes
+from .data.sequences import Sequence, write_boxes, write_frame
 from .trackers import Contender, box_of, confidence_of, make_tracker
 
 # %% ../nbs/52_vot.ipynb #15344f09
@@ -90,7 +88,9 @@ def anchors(visible: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/52_vot.ipynb #ca115f60
 def _frame_files(folder: Path, sequence: Sequence) -> str:
-    "Fill `color/` and return the suffix that all of its files have."
+    "Fill `color/` and return the suffix that all of its files have; one that is a link would be somebody's frames."
+    for place in (folder, folder / "color"):
+        if place.is_symlink(): raise UserError(f"{place} is a link, and what it leads to would be overwritten: remove it")
     suffixes = {path.suffix if isinstance(path, Path) else "" for path in sequence.frame_paths}
     copied = len(suffixes) == 1 and suffixes <= {".jpg", ".png"}
     suffix = suffixes.pop() if copied else ".png"
@@ -98,9 +98,9 @@ def _frame_files(folder: Path, sequence: Sequence) -> str:
     names = {f"{number:08d}{suffix}" for number in range(1, len(sequence) + 1)}
     for number, path in enumerate(sequence.frame_paths, 1):
         to = folder / "color" / f"{number:08d}{suffix}"
-        if copied: shutil.copyfile(path, to)
-        elif not cv2.imwrite(str(to), read_frame(path)):
-            raise UserError(f"{to} cannot be written: check the free space")
+        if to.is_symlink(): to.unlink()
+        if copied: write_atomic(to, path.read_bytes(), lasting=False)
+        else: write_frame(to, read_frame(path))
     for old in (folder / "color").glob("[0-9]" * 8 + ".*"):
         if old.name not in names: old.unlink()
     return suffix
@@ -155,7 +155,9 @@ def write_trackers(path: Path, words: Iterable[str]) -> list[str]:
     entries = tracker_entries(words)
     registry = configparser.RawConfigParser()
     registry.optionxform = str
-    registry.read(path)
+    try: registry.read(path, encoding="utf8")
+    except (configparser.Error, UnicodeDecodeError) as e:
+        raise UserError(f"{path} cannot be understood ({' '.join(str(e).split()):.200}): mend or remove it") from e
     for label, entry in entries.items(): registry[label] = {k: v.replace("%", "%%") for k, v in entry.items()}
     text = io.StringIO()
     registry.write(text)

@@ -37,7 +37,8 @@ class Viewer:
     def ask_box(self, frames: Iterator, moving: bool):
         "A frame and the box that is drawn on it with the mouse; a UserError where none is."
         from tirnas.film import plain_picture
-        asked = self.window.ask_box(frames, lambda frame: plain_picture(self.display(frame)), moving)
+        from tirnas.window import ask_box
+        asked = ask_box(self.window, frames, lambda frame: plain_picture(self.display(frame)), moving)
         if asked is None: raise UserError("no box was drawn: draw one with the mouse, or give --box x,y,w,h")
         return asked
 

@@ -172,14 +172,14 @@ def read_track(paths: Items[Path | str], track: str) -> np.ndarray:
     return boxes
 
 # %% ../../nbs/06_annotations.ipynb #a3bc6e84
-_TRACK = re.compile(rb"<trackid>\s*([^<&]*?)\s*</trackid>")
+_TRACK = re.compile(rb"<trackid>([^<&]*)</trackid>")
 
 
 def read_track_names(path: Path | str) -> set[str]:
     "The names of the tracks in one VID file; a file that cannot be read is a UserError."
     try:
         with open(path, "rb") as file: data = file.read()
-        names = _TRACK.findall(data)
+        names = [name.strip() for name in _TRACK.findall(data)]
         plain = len(names) == data.count(b"<object") and b"" not in names and b"\0" not in data
         if plain: return {name.decode() for name in names}
     except (OSError, UnicodeDecodeError): pass

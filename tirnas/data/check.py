@@ -5,19 +5,17 @@
 # %% auto #0
 __all__ = ['KINDS', 'Finding', 'Report', 'missing_numbers', 'look_at', 'check_frames', 'most_of', 'told', 'check_boxes',
            'line_fault', 'check_lines', 'check_truth', 'check_place', 'check_stills', 'still_tasks', 'check_tasks',
-           'run_tasks', 'check_dataset', 'report_table', 'report_json']
+           'numbered', 'check_name', 'run_tasks', 'check_dataset', 'report_table', 'report_json']
 
 # %% ../../nbs/15_check.ipynb #2094e03e
 import dataclasses
 import math
-import multiprocessing
 import os
 import re
 import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence as Items
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +31,7 @@ from .layouts import Place
 from .places import data_folder, find_places
 from .sequences import place_attributes, place_boxes, place_frames
 from .stills import Still
+from ..workers import run_parallel
 
 # %% ../../nbs/15_check.ipynb #7137029a
 class Finding(NamedTuple):
@@ -229,19 +228,27 @@ def check_tasks(path: Path, layout: str | None, full: bool) -> tuple[list[Report
     return remarks if said else [], [partial(check_place, place, full) for place in places]
 
 # %% ../../nbs/15_check.ipynb #446e61bf
-def run_tasks(tasks: Items[Callable[[], Report]], jobs: int, progress: bool) -> list[Report]:
+def numbered(task: tuple[int, Callable[[], Report]]) -> tuple[int, Report]:
+    "The report of a numbered check, with its number."
+    return task[0], task[1]()
+
+
+def check_name(task: tuple[int, partial]) -> str:
+    "What messages call a numbered check."
+    subject = task[1].args[0]
+    return getattr(subject, "name", str(subject))
+
+
+def run_tasks(tasks: Items[partial], jobs: int, progress: bool) -> list[Report]:
     "The reports of all checks, in order, made by `jobs` processes."
     bar = tqdm(total=len(tasks), desc="check", unit="sequence", file=sys.stderr, disable=not progress)
     with bar:
         if jobs == 1: return [(task(), bar.update())[0] for task in tasks]
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(task) for task in tasks]
-            try:
-                for _ in as_completed(futures): bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return [future.result() for future in futures]
+        found = {}
+        for number, report in run_parallel(numbered, [*enumerate(tasks)], jobs, name=check_name):
+            found[number] = report
+            bar.update()
+    return [found[number] for number in range(len(tasks))]
 
 
 def check_dataset(path: Path | str, layout: str | None = None, jobs: int = 1, full: bool = True,

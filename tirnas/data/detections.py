@@ -8,7 +8,6 @@ __all__ = ['IGNORED', 'LAYOUTS', 'SIGNS', 'entries', 'coco_objects', 'coco_notes
            'open_folder', 'scan_detections', 'peek', 'find_detections', 'read_detections']
 
 # %% ../../nbs/07_detections.ipynb #e6ef6aa4
-import json
 import math
 import os
 import posixpath
@@ -21,9 +20,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import yaml
 
-from ..core import UserError
+from ..core import UserError, parse_json, parse_yaml
 from .frames import IMAGE_SUFFIXES, image_size, refuse_archive
 from .stills import Flaw, Folder, Note, Object, Still, four_numbers, list_files, pair_notes, read_text
 
@@ -51,8 +49,8 @@ def coco_notes(folder: Folder, flaws: list[Flaw]) -> Iterator[Note]:
     "What the COCO files of a folder say; other JSON files are passed over, and those of the visible-light twins."
     for name in folder.names:
         if not name.lower().endswith(".json") or folder.is_visible(name): continue
-        try: data = json.loads((folder.root / name).read_bytes())
-        except (OSError, ValueError, RecursionError) as e:
+        try: data = parse_json((folder.root / name).read_bytes())
+        except (OSError, ValueError) as e:
             line, text = getattr(e, "lineno", 0), f"is not JSON ({getattr(e, 'msg', e)}): replace the file"
             flaws.append(Flaw("annotation", name, line, text))
             continue
@@ -103,8 +101,8 @@ def yolo_classes(folder: Folder, flaws: list[Flaw]) -> dict[int, str]:
         if base in ("classes.txt", "obj.names", "_darknet.labels"):
             return dict(enumerate(read_text(folder, name, flaws).split("\n")))
         if not base.endswith((".yaml", ".yml")): continue
-        try: names = (yaml.safe_load(read_text(folder, name, flaws)) or {}).get("names")
-        except (yaml.YAMLError, AttributeError, ValueError, RecursionError): names = None
+        try: names = (parse_yaml(folder.root / name) or {}).get("names") if read_text(folder, name, flaws) else None
+        except (UserError, OSError, AttributeError): names = None
         if isinstance(names, list): return dict(enumerate(map(str, names)))
         if isinstance(names, dict): return {int(k): str(v) for k, v in names.items() if _NUMBER.fullmatch(str(k))}
     return {}
@@ -219,20 +217,23 @@ def scan_detections(path: Path | str, layout: str | None = None, keep: Collectio
     return stills, flaws
 
 # %% ../../nbs/07_detections.ipynb #43ba57c3
-def peek(folder: Path, depth: int = 1) -> Iterator[Path]:
-    "Files in `folder`, then those one level down, and further down only in folders of annotations or labels."
+def peek(folder: Path, depth: int, seen: set[str]) -> Iterator[Path]:
+    """Files in `folder`, then those `depth` levels down, and further down only in folders of annotations or labels; `seen`:
+    the folders that were met, which no link leads to again."""
+    if (real := os.path.realpath(folder)) in seen: return
+    seen.add(real)
     try: entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError: return
     folders = [p for p in entries if p.suffix.lower() not in IMAGE_SUFFIXES and p.is_dir()]
     yield from (p for p in entries if p not in folders)
     for inner in folders:
         notes = re.match("annotations|labels", inner.name, re.IGNORECASE)
-        if depth or notes: yield from peek(inner, 2 if notes else depth - 1)
+        if depth or notes: yield from peek(inner, 2 if notes else depth - 1, seen)
 
 # %% ../../nbs/07_detections.ipynb #278399e4
 SIGNS = {
     "coco": (r"\.json$", rb'"(images|annotations?|categories|licenses)"\s*:\s*\['),
-    "voc": (r"\.xml$", rb"(?s)<annotation\b(?!.*<trackid>)"),
+    "voc": (r"\.xml$", rb"(?s)\A(?!.*<trackid>).*?<annotation\b"),
     "yolo": (r"(^|/)labels/.*\.txt$", rb"\A(\xef\xbb\xbf)?\s*\d+(\s+[\d.e+-]+){4,8}\s*(\n|\Z)"),
     "mot": (r"(^|/)det\.txt$", rb"\A[^,\n]+(,[^,\n]+){5,}"),
 }
@@ -240,7 +241,7 @@ SIGNS = {
 
 def find_detections(path: Path | str) -> str | None:
     "The layout of the detection set in a folder, or None where there is none that is known here."
-    for file in peek(Path(path)):
+    for file in peek(Path(path), 1, set()):
         for layout, (name, start) in SIGNS.items():
             if not re.search(name, file.relative_to(path).as_posix(), re.IGNORECASE): continue
             with open(file, "rb") as opened: text = opened.read(65536)

@@ -21,6 +21,7 @@ from .annotations import read_track_names
 from .detections import read_detections
 from .frames import VIDEO_SUFFIXES, is_image, is_inside
 from .stills import Still
+from ..names import check_name, is_plain, made_plain
 
 # %% ../../nbs/08_layouts.ipynb #7b14122c
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Place:
     box_xywh: tuple[float, ...] = ()    # the box itself, 0-based, where it was found with the image
     label: str = ""                     # what the object is, where that is known
 
+    def __post_init__(self): check_name(self.name, f"a sequence, found at {self.frames!r:.200}")
+
 # %% ../../nbs/08_layouts.ipynb #77551fff
 def last_change(path: str) -> int:
     "When a file or folder was last changed, in ns, or with `folder/*` the last of its files; 0 where there is none."
@@ -44,7 +47,7 @@ def last_change(path: str) -> int:
         if os.path.basename(path) != "*": return os.stat(path).st_mtime_ns
         with os.scandir(os.path.dirname(path)) as entries:
             return max((entry.stat(follow_symlinks=False).st_mtime_ns for entry in entries), default=0)
-    except OSError: return 0
+    except (OSError, ValueError): return 0
 
 
 class Fence:
@@ -84,7 +87,7 @@ class Tree(Fence):
         path = os.path.join(*parts)
         self.note(os.path.dirname(path))
         try: is_link = stat.S_ISLNK(os.lstat(path).st_mode)
-        except OSError: return False
+        except (OSError, ValueError): return False      # no path has a NUL
         return not (is_link or ".." in path.split(os.sep)) or (os.path.exists(path) and self.inside(path))
 
     def look(self, folder: str) -> tuple[list[str], list[str]]:
@@ -96,12 +99,14 @@ class Tree(Fence):
         except OSError as e:
             self.say(f"{folder} cannot be read ({e.strerror}) and is left out")
             kinds = []
+        for name in (name for name, *_ in kinds if name[0] != "." and not is_plain(name)):
+            self.say(f"{folder} holds {name!r:.100}, which cannot be the name of a sequence and is left out: rename it")
         shown = [(name, is_dir) for name, is_dir, is_link in sorted(kinds)
-                 if name[0] != "." and (not is_link or self.inside(os.path.join(folder, name)))]
+                 if name[0] != "." and is_plain(name) and (not is_link or self.inside(os.path.join(folder, name)))]
         self.looked[folder] = [n for n, is_dir in shown if is_dir], [n for n, is_dir in shown if not is_dir]
         return self.looked[folder]
 
-
+# %% ../../nbs/08_layouts.ipynb #cab919c4
 def text_lines(tree: Tree, *parts: str) -> list[str]:
     "The stripped lines of a small text file in a tree; none if it is not there or cannot be read."
     path = os.path.join(*parts)
@@ -141,9 +146,10 @@ def family_of(tree: Tree, folder: str) -> str | None:
 # %% ../../nbs/08_layouts.ipynb #cb655b7a
 def listed(tree: Tree, folder: str) -> list[str]:
     "The subfolders of a folder: those of its `list.txt`, where it names any, else all."
-    names = text_lines(tree, folder, "list.txt")
+    names = list(dict.fromkeys(map(os.path.normpath, text_lines(tree, folder, "list.txt"))))
     is_folder = lambda name: tree.has(folder, name) and os.path.isdir(os.path.join(folder, name))
-    there = [name for name in names if not os.path.isabs(name) and is_folder(name)]
+    below = lambda name: not os.path.isabs(name) and all(map(is_plain, name.split(os.sep)))
+    there = [name for name in names if below(name) and is_folder(name)]
     lost = [name for name in names if name not in there]
     if there and lost:
         tree.say(f"{folder}/list.txt names {len(lost)} folders that are not there, first {lost[0]!r}: they are left out")
@@ -219,11 +225,14 @@ def find_apart(layout: str, tree: Tree) -> list[Place]:
                   attribute_file(tree, name, boxes, tree.root)) for name in sorted(names - set(bare))]
 
 # %% ../../nbs/08_layouts.ipynb #f718a617
-def _leaves(tree: Tree, folder: str, below: str = "") -> Iterator[str]:
-    "Folders of XML files under a folder, relative to it."
-    folders, files = tree.look(os.path.join(folder, below) if below else folder)
+def _leaves(tree: Tree, folder: str, below: str, seen: set[str]) -> Iterator[str]:
+    "Folders of XML files under a folder, relative to it, each once whatever links lead to it; `seen`: those that were met."
+    here = os.path.join(folder, below) if below else folder
+    if (real := os.path.realpath(here)) in seen: return
+    seen.add(real)
+    folders, files = tree.look(here)
     if any(name.endswith(".xml") for name in files): yield below
-    for name in folders: yield from _leaves(tree, folder, os.path.join(below, name))
+    for name in folders: yield from _leaves(tree, folder, os.path.join(below, name), seen)
 
 
 def _tracks(tree: Tree, folder: str) -> list[str]:
@@ -244,11 +253,11 @@ def find_vid(tree: Tree) -> list[Place]:
     for home in homes:
         videos = next((os.path.join(home, name) for name in ("TrainingData", "Data") if tree.has(home, name)), None)
         if not videos or not tree.has(truths := os.path.join(home, "Annotations")): continue
-        for leaf in _leaves(tree, truths):
+        for leaf in _leaves(tree, truths, "", set()):
             frames, truth = os.path.join(videos, leaf), os.path.join(truths, leaf)
             if not tree.has(frames): tree.say(f"{truth} has no frames at {frames} and is left out"); continue
             tracks, name = _tracks(tree, truth), os.path.basename(leaf)
-            named = lambda track: f"{name}_{track}" if len(tracks) > 1 else name
+            named = lambda track: made_plain(f"{name}_{track}") if len(tracks) > 1 else name
             places += [Place("lsotb-tir-train", named(t), tree.root, frames, truth, "", 0, t) for t in tracks]
     return places
 

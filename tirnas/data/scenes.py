@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..core import UserError, params_from_dict, write_atomic
+from ..core import UserError, params_from_dict, parse_yaml, write_atomic
 from .camera import CAMERAS, Sensor
 from .kinds import LOOKS
 from .sites import SCENERY
@@ -109,7 +109,7 @@ def check_scene(scene: Scene) -> Scene:
     if scene.sensor.bits not in (8, 14): raise UserError(f"sensor.bits is {scene.sensor.bits}: give 8 or 14")
     for name, known in (("kind", SCENERY), ("target", LOOKS), ("camera", CAMERAS)):
         value = getattr(scene, name)
-        if value not in known: raise UserError(f"{name} is {value!r}: give one of {', '.join(known)}")
+        if value not in known: raise UserError(f"{name} is {value!r:.100}: give one of {', '.join(known)}")
     return scene
 
 # %% ../../nbs/10d_scenes.ipynb #c1cb4208
@@ -120,7 +120,6 @@ def write_scene(path: Path | str, scene: Scene) -> Path:
 
 def read_scene(path: Path | str) -> Scene:
     "The scene that a YAML file describes; whatever is wrong with it is a UserError."
-    try: group = yaml.safe_load(Path(path).read_text(encoding="utf8"))
+    try: group = parse_yaml(path)
     except OSError as e: raise UserError(f"{path} cannot be read ({e.strerror}): give a scene.yaml") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
     return check_scene(params_from_dict(Scene, group, str(path)))

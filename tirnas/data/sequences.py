@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['to_file', 'from_file', 'place_frames', 'place_boxes', 'place_attributes', 'paired', 'Placed', 'Sequence',
-           'write_sequence', 'open_sequence', 'digest', 'open_dataset', 'ATTRIBUTES', 'IMAGE_SUFFIXES', 'frame_files',
-           'open_source', 'read_attributes', 'read_boxes', 'read_frame', 'to_gray', 'write_attributes', 'write_boxes']
+           'write_frame', 'write_sequence', 'open_sequence', 'digest', 'open_dataset', 'ATTRIBUTES', 'IMAGE_SUFFIXES',
+           'frame_files', 'open_source', 'read_attributes', 'read_boxes', 'read_frame', 'to_gray', 'write_attributes',
+           'write_boxes']
 
 # %% ../../nbs/10_sequences.ipynb #41583301
 import dataclasses
@@ -19,13 +20,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..core import UserError
+from ..core import UserError, write_atomic
 from .annotations import (ATTRIBUTES, read_attributes, read_boxes, read_flags, read_tags, read_track, read_truth,
                                      write_attributes, write_boxes)
 from .frames import (IMAGE_SUFFIXES, VideoFrame, frame_files, is_image, open_source, read_frame, refuse_outside,
                                 to_gray, video_frames)
 from .layouts import Place, Tree, family_of, folder_places
 from .places import find_places
+from ..names import check_name
 
 _all_ = ["ATTRIBUTES", "IMAGE_SUFFIXES", "frame_files", "open_source", "read_attributes", "read_boxes", "read_frame",
          "to_gray", "write_attributes", "write_boxes"]
@@ -123,7 +125,7 @@ class Sequence(Placed):
 
     def __init__(self, name: str, frame_paths: Iterable, boxes_xywh: np.ndarray, attributes: frozenset[str] = frozenset(),
                  origin: int = 1):
-        self.name, self.origin = name, origin
+        self.name, self.origin = check_name(name, "a sequence"), origin
         self.__dict__.update(frame_paths=tuple(frame_paths), boxes_xywh=boxes_xywh, attributes=attributes)
 
     @classmethod
@@ -153,15 +155,20 @@ class Sequence(Placed):
         return type(self)(**{part: getattr(self, part) for part in parts if part not in changes}, **changes)
 
 # %% ../../nbs/10_sequences.ipynb #984ecfdd
+def write_frame(path: Path | str, frame: np.ndarray, quality: int = 95) -> Path:
+    "Write a frame as an image of the kind that the name ends in, JPEG of this quality; whole or not at all, but not flushed to the disk."
+    path = Path(path)
+    done, data = cv2.imencode(path.suffix, frame, [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else [])
+    if not done: raise UserError(f"{path} cannot be written: this OpenCV makes no {path.suffix} of a {frame.dtype} frame {frame.shape}")
+    return write_atomic(path, data.tobytes(), lasting=False)
+
+
 def write_sequence(folder: Path | str, frames: Iterable[np.ndarray], boxes_xywh: np.ndarray, origin: int = 1,
                    quality: int = 95) -> Path:
     "Write frames as `img/0001.jpg` (16-bit ones as PNG) and 0-based boxes as `groundtruth.txt`."
     folder = Path(folder)
-    (folder / "img").mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, 1):
-        suffix, how = (".png", []) if frame.dtype == np.uint16 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
-        if not cv2.imwrite(str(folder / "img" / f"{number:04d}{suffix}"), frame, how):
-            raise UserError(f"{folder}/img cannot be written: check the free space and the permissions")
+        write_frame(folder / "img" / f"{number:04d}{'.png' if frame.dtype == np.uint16 else '.jpg'}", frame, quality)
     write_boxes(folder / "groundtruth.txt", to_file(boxes_xywh, origin))
     return folder
 

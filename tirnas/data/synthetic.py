@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['FAVOUR', 'SIMULATOR', 'OURS', 'SIMTIR_SEED', 'lay', 'Motion', 'world_seen', 'is_outside', 'shoot', 'film', 'Rendered',
-           'render', 'favouring', 'scene_with', 'only_ours', 'is_filmed', 'film_to', 'film_all', 'plan_scenes',
-           'simulate', 'film_scene', 'Scene', 'random_scene', 'read_scene', 'write_scene', 'measure_attributes']
+           'render', 'favouring', 'scene_with', 'only_ours', 'is_filmed', 'flush_folder', 'write_film', 'film_to',
+           'film_named', 'film_all', 'with_seed', 'plan_scenes', 'simulate', 'film_scene', 'Scene', 'random_scene',
+           'read_scene', 'write_scene', 'measure_attributes']
 
 # %% ../../nbs/11_synthetic.ipynb #969574af
 import dataclasses
 import hashlib
-import multiprocessing
+import operator
 import shutil
-from collections.abc import Iterator, Sequence as Items
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence as Items
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..core import UserError, write_atomic
+from ..core import UserError, flush, write_atomic
 from .camera import Gain, counts, cut, detect, finish, fixed_pattern, streak, to_frame
 from .figures import Figure, Sprite, box_of, paint
 from .scenery import DETAIL
@@ -30,6 +30,8 @@ from .scenes import Scene, check_scene, random_scene, read_scene, write_scene
 from .sequences import to_file, write_attributes, write_boxes, write_sequence
 from .stage import Stage, placed, set_stage
 from .truth import Take, clip_boxes, grey_contrast, measure_attributes
+from ..lock import hold_folder
+from ..workers import run_parallel
 
 _all_ = ["Scene", "random_scene", "read_scene", "write_scene", "measure_attributes"]
 
@@ -175,25 +177,49 @@ def is_filmed(place: Path, scene: Scene, mark: str) -> bool:
     except OSError: return False
 
 # %% ../../nbs/11_synthetic.ipynb #a1821a95
+def flush_folder(folder: Path) -> None:
+    "Wait until the disk has all files of a folder."
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file: flush(file)
+
+
+def write_film(folder: Path, scene: Scene, rendered: Rendered, quality: int) -> None:
+    "Write all of a filmed scene but its attributes, and see it onto the disk."
+    write_sequence(folder, rendered.frames, rendered.boxes_xywh, quality=quality)
+    write_atomic(folder / "visible.txt", "".join(f"{v:.3f}\n" for v in rendered.visible), lasting=False)
+    for kind in ("amodal", "visible"): write_boxes(folder / f"{kind}_boxes.txt", to_file(getattr(rendered, f"{kind}_xywh")))
+    write_scene(folder / "scene.yaml", scene)
+    flush_folder(folder)
+
+# %% ../../nbs/11_synthetic.ipynb #f9b8f68c
 def film_to(out: Path, name: str, scene: Scene, quality: int = 90) -> bool:
     "Film `scene` into `out/name` unless it is there already; whether it was filmed."
     place, partial_place, att = out / name, out / f".{name}.partial", out / "att" / f"{name}.txt"
     mark = hashlib.sha256(f"{SIMULATOR} {quality} {scene}".encode()).hexdigest()[:16] + "\n"
     if att.is_file() and is_filmed(place, scene, mark): return False
-    if place.exists() and not only_ours(place):
+    if partial_place.is_symlink(): partial_place.unlink()
+    if place.is_symlink() or place.exists() and not only_ours(place):
         raise UserError(f"{place} holds files that were not made here: give another folder, or move them away")
-    for old in (place, partial_place): shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(partial_place, ignore_errors=True)
     rendered = render(scene)
-    write_sequence(partial_place, rendered.frames, rendered.boxes_xywh, quality=quality)
-    write_atomic(partial_place / "visible.txt", "".join(f"{v:.3f}\n" for v in rendered.visible))
-    for kind in ("amodal", "visible"): write_boxes(partial_place / f"{kind}_boxes.txt", to_file(getattr(rendered, f"{kind}_xywh")))
-    write_scene(partial_place / "scene.yaml", scene)
-    write_atomic(partial_place / "filmed.txt", mark)
-    write_attributes(att, rendered.attributes)
+    try:
+        write_film(partial_place, scene, rendered, quality)
+        write_atomic(partial_place / "filmed.txt", mark)
+        write_attributes(att, rendered.attributes)
+    except BaseException:
+        shutil.rmtree(partial_place, ignore_errors=True)
+        raise
+    shutil.rmtree(place, ignore_errors=True)
     partial_place.rename(place)
     return True
 
-# %% ../../nbs/11_synthetic.ipynb #f9b8f68c
+
+def film_named(out: Path, quality: int, named: tuple[str, Scene]) -> bool:
+    "Film a scene with its name, unless it is there; whether it was filmed."
+    return film_to(out, *named, quality)
+
+# %% ../../nbs/11_synthetic.ipynb #39f25275
 SIMTIR_SEED = 10 ** 15  # the benchmark's seeds begin here, training seeds are below
 
 
@@ -205,15 +231,17 @@ def film_all(out: Path | str, scenes: dict[str, Scene], jobs: int = 1, quality: 
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f"{out} cannot be made ({e.strerror}): give a folder of your own") from e
     bar = partial(tqdm, total=len(scenes), desc="filming", unit="sequence", disable=not progress)
-    if jobs == 1: return sum(bar((film_to(out, name, scene, quality) for name, scene in scenes.items())))
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        futures = [pool.submit(film_to, out, name, scene, quality) for name, scene in scenes.items()]
-        try: return sum(future.result() for future in bar(as_completed(futures)))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    work, named = partial(film_named, out, quality), list(scenes.items())
+    with hold_folder(out, "filming"):
+        if jobs == 1: return sum(bar(map(work, named)))
+        return sum(bar(run_parallel(work, named, jobs, name=operator.itemgetter(0))))
 
 # %% ../../nbs/11_synthetic.ipynb #aea2ce0b
+def with_seed(find: Callable[[int], Scene], seed: int) -> tuple[int, Scene]:
+    "A seed and what is found with it."
+    return seed, find(seed)
+
+
 def plan_scenes(sequences: int, frames: int, seed: int, jobs: int = 1, attributes: Items[str] = (), bits: int = 8) -> list[Scene]:
     "Random scenes of a seed, all of them with these `attributes`, 8 or 14 `bits` deep."
     if sequences < 1: raise UserError(f"sequences is {sequences}: give 1 or more")
@@ -225,8 +253,8 @@ def plan_scenes(sequences: int, frames: int, seed: int, jobs: int = 1, attribute
     if not attributes: scenes = [random_scene(s, frames) for s in seeds]
     elif jobs == 1: scenes = [find(s) for s in seeds]
     else:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-            scenes = list(pool.map(find, seeds))
+        found = dict(run_parallel(partial(with_seed, find), seeds, jobs, name="the scene of seed {}".format))
+        scenes = [found[s] for s in seeds]
     return [deep(s) for s in scenes]
 
 

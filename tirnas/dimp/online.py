@@ -21,7 +21,7 @@ class MemorySettings:
     first_share: float = 0.25   # least total weight of the first frame's samples
 
     def __post_init__(self):
-        check_ranges(self, "track.", size=(16, math.inf), rate=(0, 0.5), hard_rate=(0, 0.5), first_share=(0, 0.99))
+        check_ranges(self, "track.", size=(16, 10_000), rate=(0, 0.5), hard_rate=(0, 0.5), first_share=(0, 0.99))
 
 # %% ../../nbs/34_online.ipynb #7c0a57ca
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PeakSettings:
     displacement: float = 0.8   # farther than this share of the half crop is a jump
 
     def __post_init__(self):
-        check_ranges(self, "track.", not_found=(-1e9, 1e9), window=(0, 1), distractor=(0, math.inf), hard_negative=(0, math.inf), neighbourhood=(0, math.inf),
+        check_ranges(self, "track.", not_found=(-math.inf, math.inf), window=(0, 1), distractor=(0, math.inf), hard_negative=(0, math.inf), neighbourhood=(0, math.inf),
                     displacement=(0, math.inf))
 
 # %% ../../nbs/34_online.ipynb #8a9ed736
@@ -57,7 +57,7 @@ class BoxSettings:
 
     def __post_init__(self):
         if self.size_from not in SIZE_FROM: raise UserError(f"track.size_from is {self.size_from!r}: give one of {', '.join(SIZE_FROM)}")
-        check_ranges(self, "track.", num_boxes=(1, math.inf), center_jitter=(0, math.inf), size_jitter=(0, math.inf), rounds=(1, math.inf),
+        check_ranges(self, "track.", num_boxes=(1, 100_000), center_jitter=(0, math.inf), size_jitter=(0, math.inf), rounds=(1, 1000),
                     ascent_rate=(0, math.inf), top_boxes=(1, self.num_boxes), size_rate=(0, 1), max_aspect=(1, math.inf))
 
 # %% ../../nbs/34_online.ipynb #e4ff7afe
@@ -72,4 +72,4 @@ class TrackSettings:
     box: BoxSettings = BoxSettings()
 
     def __post_init__(self):
-        check_ranges(self, "track.", first_steps=(0, math.inf), update_steps=(0, math.inf), update_every=(1, math.inf))
+        check_ranges(self, "track.", first_steps=(0, 1000), update_steps=(0, 1000), update_every=(1, math.inf))

@@ -1,0 +1,18 @@
+#!/bin/bash
+#SBATCH --job-name=tirnas
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=SIGTERM@120
+#SBATCH --requeue
+# sbatch docs/launch/slurm.sh search paper      from the root of the repository, on a file system that all nodes share.
+# Two minutes before the end all processes are asked to stop: the search saves at the next step, retraining has saved after each
+# epoch. Handed in once more, the job goes on from there.
+set -euo pipefail
+source .venv/bin/activate
+export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+export OMP_NUM_THREADS=1
+exec srun --kill-on-bad-exit=1 python docs/launch/stage.py "$@"
