@@ -3,7 +3,7 @@
     python benchmarks/track.py                                      every known model on SimTIR
     python benchmarks/track.py --models base mini --jobs 2
     python benchmarks/track.py --data samples path/to/sequence --shifts
-    python benchmarks/track.py --only speed --threads 2             or scores, or macs
+    python benchmarks/track.py --only speed --threads 2             or scores, macs, state
     python benchmarks/track.py --quick                              a few short sequences: does it run?
 
 Scores: every tracker starts at `--starts` frames of each sequence (the first valid ones from evenly spaced places of its
@@ -18,10 +18,16 @@ as the model's; it lacks the residual block of the published head (1.18 M parame
 its box and learns in every frame, as it would on a target that is never lost and has no rival, and its box keeps its size,
 so that random weights cannot make it faster or slower.
 
+State (only where asked for): what a model says of itself, frame by frame from the first valid one on, beside the truth: of
+frames whose box does not touch the target, and of the others, how many read held, uncertain and lost; how well confidence
+tells the two apart (area under the ROC curve, boxes of IoU above 0.3 against those of 0); and in how many frames a rival
+was told from the target by its distance.
+
 MACs: of convolutions and matrix products, backward passes of the ascent included; steps of the filter beside a distractor
 are not part of the sum by parts. `as tracked` is the mean over the frames of a sequence, memory filling, all steps counted.
 """
 import argparse
+import dataclasses
 import itertools
 import json
 import os
@@ -39,7 +45,7 @@ import torch
 
 from history import Measured, begin, keep
 from tirnas.benchmark import RunFailed, run_benchmark, start_at
-from tirnas.boxes import check_box
+from tirnas.boxes import check_box, iou
 from tirnas.budget import BY_BRANCH, part_costs
 from tirnas.core import UserError, seed_everything, use_threads
 from tirnas.data.sequences import Sequence, open_dataset, to_file
@@ -52,6 +58,7 @@ from tirnas.machine import cores, processor
 from tirnas.metrics import OFFICIAL
 from tirnas.multistart import valid_starts
 from tirnas.nets.cost import CostRow, macs_of
+from tirnas.peaks import find_peak
 from tirnas.scoring import score_folder
 from tirnas.tracker import Tracker, find_model, known_models
 from tirnas.trackers import Contender, make_tracker
@@ -158,6 +165,54 @@ def show_shifts(sequences: list[Sequence], contenders: list[Contender], work: Pa
         ways, within = found.mean(0), np.ptp(found, axis=1).mean()
         spread, given = f"{ways.min():.3f} to {ways.max():.3f}", ways[SHIFTS_PX.index((0, 0))]
         print(f"{who.label:16} {ways.mean():14.3f} {spread:>18} {given:9.3f} {within:30.3f}", flush=True)
+
+
+# --- what a model says of itself
+
+class Said(NamedTuple):
+    "Of one frame: overlap with the truth, status, confidence, and whether distance decided between two peaks."
+    overlap: float
+    status: str
+    confidence: float
+    by_distance: bool
+
+
+def by_distance(tracker: Tracker, before_xywh: np.ndarray) -> bool:
+    "Whether a rival as high as the target stood in the last map, and one of the two was far from the last box."
+    peaks = dataclasses.replace(tracker.settings.peaks, hard_negative=np.inf)
+    window, scores, *_ = tracker.last
+    return find_peak(scores, window.to_crop(before_xywh), tracker.net.heads.cls_stride, tracker.net.heads.filter_size, peaks).verdict == "hard"
+
+
+def said_of(tracker: Tracker, sequence: Sequence) -> list[Said]:
+    "What a tracker says in each frame after the first that has a true box."
+    tracker.init(sequence.frame(0), sequence.boxes_xywh[0])
+    said = []
+    for t in range(1, len(sequence)):
+        before, true = tracker.box, sequence.boxes_xywh[t]
+        box, state = tracker.update(sequence.frame(t))
+        if np.isfinite(true).all() and (true[2:] > 0).all():
+            said.append(Said(float(iou(box, true)), state.status, state.confidence, by_distance(tracker, before)))
+    return said
+
+
+def roc_area(good: np.ndarray, bad: np.ndarray) -> float:
+    "Chance that one of the good values is above one of the bad ones; a half where they are equal."
+    return float(((good[:, None] > bad) + 0.5 * (good[:, None] == bad)).mean()) if len(good) and len(bad) else float("nan")
+
+
+def show_state(paths: dict[str, Path], sequences: list[Sequence]) -> None:
+    "Print what each model says of its boxes, found and lost."
+    print(f"\n{'model':16} {'boxes':10} {'frames':>7} {'held':>6} {'uncertain':>10} {'lost':>6} {'confidence, median':>19}")
+    for label, path in paths.items():
+        tracker = Tracker.load(path)
+        said = [s for sequence in sequences for s in said_of(tracker, starts_of(sequence, 1)[0])]
+        for name, part in (("IoU above 0", [s for s in said if s.overlap > 0]), ("IoU 0", [s for s in said if s.overlap == 0])):
+            counts = [sum(s.status == status for s in part) for status in ("held", "uncertain", "lost")]
+            middle = float(np.median([s.confidence for s in part])) if part else float("nan")
+            print(f"{label:16} {name:11} {len(part):6} {counts[0]:6} {counts[1]:10} {counts[2]:6} {middle:19.3f}")
+        good, bad = (np.array([s.confidence for s in said if test(s.overlap)]) for test in (lambda o: o > 0.3, lambda o: o == 0))
+        print(f"{label:16} ROC area of confidence {roc_area(good, bad):.3f}; distance decided in {sum(s.by_distance for s in said)} of {len(said)} frames", flush=True)
 
 
 # --- DiMP-18
@@ -310,7 +365,7 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--layout", help="of the data sets; default: what is found")
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--shifts", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=("scores", "speed", "macs"), default=["scores", "speed", "macs"])
+    parser.add_argument("--only", nargs="+", choices=("scores", "speed", "macs", "state"), default=["scores", "speed", "macs"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, default=62, help="timed updates of a sequence")
@@ -370,6 +425,8 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     if "speed" in args.only:
         words = {label: str(path) for label, path in (models | {FLOOR: FLOOR} | dimps).items()}
         fps = show_speed(words, cards, timed_sequences(args), args)
+    if "state" in args.only:
+        for sequences in opened.values(): show_state(models, sequences)
     if "macs" in args.only: totals = show_macs(models | dimps, cards, timed_sequences(args)[0], args.frames)
     print(f"\n{'model':16} {'figure':34} {'goal':40} {'found':56} reached")
     for label, card in cards.items():

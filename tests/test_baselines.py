@@ -158,3 +158,45 @@ def test_opencv_uses_one_thread():
     cv2.setNumThreads(2)
     OpenCVTracker("kcf")
     assert cv2.getNumThreads() == 1
+
+
+def with_nan(frame):
+    frame = frame.astype(np.float32)
+    frame[3, 5] = np.nan
+    return frame
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("start, said", [((None, (20, 40, 24, 32)), "frame 0 is of type NoneType"), (("frame", (1, 2, 3)), "is not understood"),
+                                         (("frame", None), "is not understood"), ((np.full(HW, np.nan), (20, 40, 24, 32)), "frame 0 has NaN")])
+def test_no_start_in_the_words_of_the_tracker(name, start, said):
+    frame, box = start
+    with pytest.raises(UserError, match=said) as caught: BASELINES[name]().init(scene(1)[0][0] if isinstance(frame, str) else frame, box)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_box_as_text_is_a_box(name):
+    tracker, (frames, boxes) = BASELINES[name](), scene(2)
+    tracker.init(frames[0], "20,40,24,32")
+    assert tracker.update(frames[1])[0].shape == (4,)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("kind, change, said", [
+    (np.uint8, lambda f: f[:60], "size in px changes at frame 2 from 160 x 120 to 160 x 60"), (np.uint8, lambda f: None, "frame 2 is of type NoneType"),
+    (np.uint8, lambda f: f.astype(np.uint16), "type of values changes at frame 2 from uint8 to uint16"), (np.float32, with_nan, "frame 2 has NaN or infinity in 1")])
+def test_frames_that_break_a_sequence(name, kind, change, said):
+    "One sentence; the frame counts for nothing."
+    tracker, (frames, boxes) = BASELINES[name](), scene(3)
+    frames = [f.astype(kind) for f in frames]
+    tracker.init(frames[0], boxes[0])
+    tracker.update(frames[1])
+    for _ in range(2):
+        with pytest.raises(UserError, match=said): tracker.update(change(frames[2]))
+    assert np.isfinite(tracker.update(frames[2])[0]).all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_update_before_init(name):
+    with pytest.raises(UserError, match="call init"): BASELINES[name]().update(scene(1)[0][0])

@@ -10,15 +10,18 @@ from blocks import BLOCKS
 from conftest import ROOT
 
 from tirnas.budget import part_costs, part_sizes
+from tirnas.boxes import iou
 from tirnas.core import UserError
+from tirnas.data.crops import Window
 from tirnas.data.sequences import Sequence, write_sequence
 from tirnas.dimp.card import ModelCard, save_model
 from tirnas.dimp.net import HeadSettings
-from tirnas.dimp.online import BoxSettings, MemorySettings, TrackSettings
+from tirnas.dimp.online import BoxSettings, MemorySettings, PeakSettings, TrackSettings
 from tirnas.intervals import better
 from tirnas.nets.cells import Macro
 from tirnas.nets.cost import CostRow, count_parameters, macs_of
 from tirnas.nets.genotype import random_genotype
+from tirnas.loop import Sight
 from tirnas.tracker import Tracker
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -185,3 +188,32 @@ def test_a_quick_run_prints_all_parts(model, tmp_path, monkeypatch, capsys):
 def test_bad_input_is_one_sentence(arguments, said, model, monkeypatch, capsys):
     with pytest.raises(SystemExit): call(monkeypatch, *(model if a == "MODEL" else a for a in arguments))
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+# --- what a model says of itself
+
+def test_area_under_the_curve_by_counting_pairs():
+    good, bad = np.array([0.9, 0.5, 0.5]), np.array([0.5, 0.1])
+    assert bench.roc_area(good, bad) == (1 + 1 + 0.5 + 1 + 0.5 + 1) / 6 and np.isnan(bench.roc_area(good, bad[:0]))
+
+
+def test_the_state_is_counted_frame_by_frame(model, monkeypatch, capsys):
+    tracker, sequence = Tracker.load(model), bench.starts_of(BLOCKS[0], 1)[0]
+    said = bench.said_of(tracker, sequence)
+    other = Tracker.load(model)
+    other.init(sequence.frame(0), sequence.boxes_xywh[0])
+    states = [other.update(sequence.frame(t)) for t in range(1, len(sequence))]
+    assert [(s.status, s.confidence) for s in said] == [(state.status, state.confidence) for _, state in states]
+    assert [s.overlap > 0 for s in said] == [bool(iou(box, true) > 0) for (box, _), true in zip(states, sequence.boxes_xywh[1:])]
+    bench.show_state({"small": model}, [BLOCKS[0]])
+    printed = capsys.readouterr().out
+    assert f"distance decided in {sum(s.by_distance for s in said)} of {len(said)} frames" in printed
+
+
+@pytest.mark.parametrize("peaks, decided", [(((22, 12), (4, 12)), True), (((4, 12), (8, 12)), False), (((4, 12),), False)])
+def test_where_distance_decides(model, peaks, decided):
+    tracker = Tracker.load(model, TrackSettings(peaks=PeakSettings(window=0.0)))
+    scores = np.zeros((25, 25))
+    for k, (x, y) in enumerate(peaks): scores[y, x] = 1 - 0.1 * k
+    tracker.last = Sight(Window(0, 0, 200, 200), scores, None, None)
+    assert bench.by_distance(tracker, np.array([4.0 * 8 - 8, 12 * 8 - 8, 16, 16])) is decided

@@ -109,7 +109,49 @@ def test_a_stuck_pixel_does_not_own_the_contrast(value):
     a, b = (normalise(crop_frame(f, window)) for f in (clean, stuck))
     away = np.ones_like(a, bool); away[40, 40] = False
     assert np.abs(a - b)[away].max() < 0.1 and abs(b[40, 40]) < 15
-    assert np.abs(normalise(crop_frame(stuck.astype(np.float32), window)) - a)[away].max() > 0.3
+    assert np.abs(normalise(stuck[10:106, 20:116].astype(np.float32)) - a)[away].max() > 0.3     # untamed
+
+
+PICTURE = 40 * rough((120, 160)).round()
+
+
+def seen(frame): return normalise(crop_frame(frame, Window(20, 10, 96, 96)))
+
+
+@pytest.mark.parametrize("frame", [PICTURE + 1e9, (PICTURE + 2**40).astype(np.int64), PICTURE.astype(np.int64) + 2**62,
+                                   (PICTURE + 2**31).astype(np.uint32), PICTURE.astype(np.int64).astype(np.uint64) + np.uint64(2**63), np.float32(PICTURE * 1e-8),
+                                   PICTURE * 1e40, PICTURE * 1e300, PICTURE.astype(np.int16), PICTURE * 1e-300])
+def test_other_depths_show_the_same_picture(frame):
+    "An offset that single precision swallows, a contrast that looks like rounding, numbers that it cannot hold."
+    assert np.abs(seen(frame) - seen(np.float32(PICTURE))).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind, value", [(np.int32, 65535), (np.float32, 65535), (np.float64, 65535), (np.float32, 1e9), (np.float64, -1e200),
+                                         (np.int64, 2**62), (np.int64, -2**62), (np.uint64, 2**64 - 1), (np.int16, 32767)])
+def test_a_dead_pixel_of_any_depth_is_tamed(kind, value):
+    counts = (4000 + PICTURE).astype(kind)
+    dead = counts.copy(); dead[50, 60] = value
+    away = np.ones((96, 96), bool); away[40, 40] = False
+    assert np.abs(seen(dead) - seen(counts))[away].max() < 0.1 and abs(seen(dead)[40, 40]) < 15
+
+
+@pytest.mark.parametrize("flat", [np.full((120, 160), 300.0), np.full((120, 160), 2**40), np.full((120, 160), np.float32(1e-8)), np.full((120, 160), 0.1) + 1e-20 * PICTURE,
+                                  300 * (1 + 2e-16 * np.sign(PICTURE))])
+def test_rounding_is_no_contrast_at_any_depth(flat):
+    assert not seen(flat).any()
+
+
+def test_depths_of_cameras_are_their_numbers():
+    "Eight and sixteen bits, and floats of usual contrast, come out as they were: the models were trained so."
+    for kind in (np.uint8, np.uint16, np.float32):
+        frame = (100 + 0.5 * PICTURE).clip(0, 255).astype(kind)
+        assert np.array_equal(crop_frame(frame, Window(20, 10, 96, 96)), frame[10:106, 20:116].astype(np.float32))
+
+
+def test_a_crop_with_nan_is_nan_at_any_depth():
+    for kind in (np.float16, np.float32, np.float64):
+        frame = PICTURE.astype(kind); frame[50, 60] = np.nan
+        assert np.isnan(seen(frame)).any()
 
 
 def test_taming_by_sorting():

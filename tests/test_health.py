@@ -24,7 +24,9 @@ from tirnas.losses import batch_hard_triplet
 from tirnas.nets.cost import count_parameters, macs_of
 from tirnas.nets.genotype import random_genotype
 from tirnas.objective import to_tensors
-from tirnas.retrain import retrain, start_retrain
+from tirnas.nets.backbones import ResNet
+from tirnas.nets.pretrained import BackboneSettings, torchvision_name
+from tirnas.retrain import retrain, start_digest, start_retrain
 from tirnas.tracker import Tracker
 
 GENOTYPE = random_genotype("single", 3)
@@ -290,3 +292,24 @@ def test_training_goes_on_from_a_model_of_the_same_architecture(tmp_path):
     with pytest.raises(UserError, match="architecture is not the recipe's"): start_retrain(BLOCKS, GENOTYPE, wider, CPU)
     gone = dataclasses.replace(PARAMS, start_from=str(tmp_path / "gone.safetensors"))
     with pytest.raises(UserError, match="is not a tirnas model"): start_retrain(BLOCKS, GENOTYPE, gone, CPU)
+
+
+def test_another_weight_file_under_the_same_name_is_another_start(tmp_path, monkeypatch):
+    "Absolute, or from the folder of params.yaml wherever one is: and the weights are those of the file."
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    deep = lambda name: dataclasses.replace(PARAMS, backbone=BackboneSettings("resnet18", name))
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        resnet = ResNet(18, 1)
+        weights = {torchvision_name(k): v for k, v in resnet.state_dict().items() if not k.endswith("num_batches_tracked")}
+        torch.save(weights, tmp_path / "resnet.pth")
+        marks = [start_digest(deep(name)) for name in ("resnet.pth", str(tmp_path / "resnet.pth"))]
+        assert marks[0] == marks[1]
+        made.append(marks[0])
+        net = start_retrain(BLOCKS, None, deep("resnet.pth"), CPU).copies[0]
+        assert torch.equal(net.backbone.stem[0].weight, resnet.stem[0].weight)
+    assert made[0] != made[1] and start_digest(PARAMS) == [None, None]
+    with pytest.raises(UserError, match="gone.pth does not exist"): start_retrain(BLOCKS, None, deep("gone.pth"), CPU)

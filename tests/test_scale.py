@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tirnas.boxes import cxcywh_to_xywh, iou
+from tirnas.core import UserError
 from tirnas.data.scenes import random_scene
 from tirnas.data.synthetic import favouring, render
 from tirnas.scale import (ScaleFilter, ScaleSettings, best_step, correlate, cut_sizes, directed_strength, keep_possible,
@@ -183,3 +184,9 @@ def test_simulated_sequences():
                 overlaps.append(iou(box, truth[t]))
             gains.append(np.mean(overlaps) - fixed)
     assert np.mean(gain["both"]) > 0.05 and np.mean(gain["each"]) > 0.05, gain
+
+
+@pytest.mark.parametrize("wrong", [dict(cell_px=3), dict(cell_px=0), dict(sigma=0.0), dict(orientations=0), dict(template_px=0), dict(rate=5.0),
+                                   dict(margin=0.0), dict(regulariser=-1.0), dict(num_scales=5.0), dict(step=float("nan")), dict(least_side_px=0.0)])
+def test_settings_out_of_range(wrong):
+    with pytest.raises(UserError, match=f"^scale.{next(iter(wrong))} is .*: give "): ScaleSettings(**wrong)

@@ -24,7 +24,7 @@ from tirnas.nets.genotype import random_genotype
 from tirnas.nets.pretrained import make_backbone
 from tirnas.peaks import Peak, between_cells, find_peak
 from tirnas.refine import start_boxes
-from tirnas.tracker import Tracker
+from tirnas.tracker import Tracker, find_model, known_models
 from tirnas.views import first_views
 
 
@@ -71,6 +71,13 @@ def test_bit_depth_and_gain_do_not_matter(tracker):
     counts = [(30 * f.astype(np.uint16) + 4000) for f in frames]
     for (a, _), (b, _) in zip(follow(tracker, frames, BOX), follow(tracker, counts, BOX)):
         assert np.abs(a - b).max() < 0.5
+
+
+@pytest.mark.parametrize("kind, gain, offset", [(np.float64, 1.0, 1e9), (np.int64, 1, 2**40), (np.uint32, 1, 2**31), (np.float32, 1e-8, 0.0), (np.float64, 1e40, 0.0)])
+def test_every_depth_is_the_same_scene(tracker, kind, gain, offset):
+    frames = [scene(t) for t in range(8)]
+    other = [(f.astype(kind) * kind(gain) + kind(offset)).astype(kind) for f in frames]
+    for (a, _), (b, _) in zip(follow(tracker, [f.astype(np.float32) for f in frames], BOX), follow(tracker, other, BOX)): assert np.abs(a - b).max() < 0.1
 
 
 def test_three_channels_are_one(tracker):
@@ -144,14 +151,20 @@ def with_nan(net):
     return net
 
 
+def with_negative(net):
+    next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d)).running_var.neg_()
+    return net
+
+
 @pytest.mark.parametrize("spoil, said", [
     (lambda path, card: path.write_bytes(whole(path, card)[:-100]), "is not a tirnas model"),
     (lambda path, card: path.write_bytes(whole(path, card)[:50]), "is not a tirnas model"),
     (lambda path, card: save_model(path, card.build(), dataclasses.replace(card, heads=HeadSettings(8, 32, 4, 16))), "does not hold the weights"),
     (lambda path, card: save_model(path, card.build(), dataclasses.replace(card, backbone="resnet18")), "does not hold the weights"),
     (lambda path, card: save_model(path, with_nan(card.build()), card), "box_branch.out.bias holds NaN"),
+    (lambda path, card: save_model(path, with_negative(card.build()), card), "running_var holds NaN, infinity or a negative variance"),
     (lambda path, card: torch.save(card.build().state_dict(), path), "is not a tirnas model")],
-    ids=["short of weights", "short of its header", "other heads", "another backbone", "NaN", "pickle"])
+    ids=["short of weights", "short of its header", "other heads", "another backbone", "NaN", "negative variance", "pickle"])
 def test_files_that_are_no_model(tracker, tmp_path, spoil, said):
     torch.manual_seed(0)
     spoil(path := tmp_path / "model.safetensors", tracker.card)
@@ -187,10 +200,91 @@ def test_a_refused_start_leaves_the_target_before_it(tracker):
     for frame in frames[1:]: assert np.array_equal(one.update(frame)[0], other.update(frame)[0])
 
 
-def test_a_model_loaded_in_inference_mode_can_be_trained_and_tracks(tracker, tmp_path):
-    path = save_model(tmp_path / "model.safetensors", tracker.card.build(), tracker.card)
+def test_a_model_loaded_in_inference_mode_is_the_same_tracker(tracker, tmp_path):
+    path, frames = save_model(tmp_path / "model.safetensors", tracker.card.build(), tracker.card), [scene(t) for t in range(4)]
     with torch.inference_mode(): loaded = Tracker.load(path)
     assert not any(p.is_inference() for p in loaded.net.parameters())
+    for (a, s), (b, u) in zip(follow(Tracker.load(path), frames, BOX), follow(loaded, frames, BOX)): assert np.array_equal(a, b) and s == u
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    "A folder with params.yaml and out/, around which the package looks for what the pipeline made."
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("tirnas.tracker._home", lambda: tmp_path)
+    return tmp_path / "out" / "model.safetensors"
+
+
+@pytest.mark.parametrize("recipe, name", [("mini", "mini"), ("base", "out"), ("gpu", "out"), (None, "out")])
+def test_what_the_pipeline_made_has_the_name_of_its_recipe(tracker, repository, recipe, name):
+    "Another recipe's result never stands for the model that ships."
+    shipped = known_models()
+    save_model(repository, tracker.card.build(), dataclasses.replace(tracker.card, origin={"recipe": recipe} if recipe else {}))
+    assert known_models() == shipped | {name: repository} and find_model(name) == repository
+    assert find_model("base") == shipped["base"] and (recipe == "mini" or find_model("mini") == shipped["mini"])
+
+
+def test_a_damaged_file_in_out_is_not_mini(repository):
+    shipped = find_model("mini")
+    repository.write_bytes(b"no model")
+    assert find_model("mini") == shipped and known_models()["out"] == repository
+
+
+@pytest.mark.parametrize("model", [None, 3, ["mini"], "", "x" * 5000, "a\0b", "no-such-model"])
+def test_words_that_are_no_model(model):
+    with pytest.raises(UserError, match="give (its name or )?the path of") as caught: Tracker.load(model)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("device", ["gpu0", "cuda:99", "meta-physics", pytest.param("cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here"))])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(UserError, match="cannot be used here .*give auto, cpu or cuda"): Tracker.load("mini", device=device)
+
+
+def altered(header, place, value):
+    "The header with one key changed, within its groups."
+    changed = json.loads(json.dumps(header))
+    group = changed
+    for key in place[:-1]: group = group[key]
+    group[place[-1]] = value
+    return changed
+
+
+BAD_CARDS = [(("crop_px",), 128.5), (("crop_px",), 10**6), (("crop_px",), "128"), (("crop_px",), True), (("crop_px",), float("nan")),
+             (("search_factor",), 1e9), (("search_factor",), "4"), (("search_factor",), True), (("origin",), None), (("backbone",), None),
+             (("backbone",), ["x"]), (("genotype",), "x"), (("genotype",), []), (("genotype",), {}), (("genotype", "normal"), 3), (("macro",), None),
+             (("heads",), None), (("track",), 5), (("track", "memory"), None), (("format",), 1), (("extra",), 1)]
+
+
+@pytest.mark.parametrize("place, value", BAD_CARDS)
+def test_headers_that_are_no_card(tracker, tmp_path, place, value):
+    path = save_model(tmp_path / "model.safetensors", tracker.card.build(), tracker.card)
+    with safe_open(path, framework="pt") as f: header, weights = json.loads(f.metadata()["tirnas"]), {k: f.get_tensor(k) for k in f.keys()}
+    save_file(weights, path, metadata={"tirnas": json.dumps(altered(header, place, value))})
+    with pytest.raises(UserError) as caught: load_model(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["3", '"a"', "[]", "null", "{}", "true", "[[", "[" * 100000])
+def test_headers_that_are_no_group(tracker, tmp_path, text):
+    path = tmp_path / "model.safetensors"
+    save_file(tracker.card.build().state_dict(), path, metadata={"tirnas": text})
+    with pytest.raises(UserError, match="is not a tirnas model"): load_model(path)
+
+
+def test_a_map_that_is_no_number_is_lost():
+    heads, box = HeadSettings(8, 16, 4, 16), np.array([54.0, 41, 20, 46])
+    for value in (np.nan, np.inf):
+        scores = np.full((17, 17), 0.01)
+        scores[8, 8], scores[3, 4] = 0.9, value
+        state = state_of(find_peak(scores, box, heads.cls_stride, heads.filter_size, PeakSettings()), SHARPNESS)
+        assert state == (0.0, "lost")
+
+
+@pytest.mark.parametrize("wrong", [{"not_found": float("nan")}, {"window": float("nan")}, {"window": 1.5}, {"distractor": -1.0}])
+def test_peak_settings_out_of_range(wrong):
+    with pytest.raises(UserError, match="^track[.].*give at least"): PeakSettings(**wrong)
 
 
 def test_confidence_is_that_of_the_map_wherever_the_peak_lies():

@@ -123,6 +123,46 @@ def test_unrolling_leaves_the_network_as_it_was():
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and not net.training
 
 
+class Holes(type(BLOCKS[0])):
+    "Blocks of which some frames cannot be read."
+    def frame(self, t):
+        if t in self.holes: raise UserError(f"img/{t:04d}.png cannot be read")
+        return super().frame(t)
+
+
+def with_holes(holes):
+    found = []
+    for block in BLOCKS:
+        hollow = copy.copy(block)
+        object.__setattr__(hollow, "__class__", Holes)
+        object.__setattr__(hollow, "holes", holes)
+        found.append(hollow)
+    return found
+
+
+@pytest.mark.parametrize("holes", [{1}, {4}, {0, 1, 4, 5}, {2}, {3, 4, 5, 6}])
+def test_unreadable_frames_are_left_out(holes):
+    "Before, at and after the start of the pieces: a warning each, never the end of the training."
+    sequences, settings = with_holes(holes), dataclasses.replace(EPISODES, num_frames=6, max_gap=30)
+    sampler = UnrolledSampler(sequences, settings, Augmentation(), 0, 1.0)
+    sampler.take([make_piece(i) for i in range(len(sequences))])
+    with pytest.warns(UserWarning, match="cannot be read; until then it is left out of training"): batches = [sampler(n) for n in range(12)]
+    assert not any(set(b.frame_indices.ravel().tolist()) & holes for b in batches)
+    if not holes & {2} and holes != {3, 4, 5, 6}:
+        for b in batches: assert (b.frame_indices[:, :3] <= 2).all() and ((b.frame_indices[:, 3:] >= 3) & (b.frame_indices[:, 3:] <= 6)).all()
+
+
+def test_readable_frames_are_drawn_as_ever():
+    "By the words of the definition: choice of train frames, then of places in the piece, then the look."
+    settings, piece = dataclasses.replace(EPISODES, num_frames=6, max_gap=1), make_piece()
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        train = np.sort(np.append(rng.choice([1, 2], 2), 2))
+        later = np.sort(rng.choice(4, 3, replace=False))
+        indices = cut_unrolled(BLOCKS[0], piece, np.arange(30), settings, Augmentation(), np.random.default_rng(seed))[2]
+        assert indices.tolist() == [*train, *(3 + later)]
+
+
 @pytest.mark.parametrize("wrong", [(-1, 6, 0.3), (4, 1, 0.3), (4, 6, 1.5)])
 def test_settings_out_of_range(wrong):
     with pytest.raises(UserError, match="^unroll[.].*give at least"): UnrollSettings(*wrong)

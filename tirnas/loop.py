@@ -55,7 +55,8 @@ class Sight(NamedTuple):
 
 def state_of(peak: Peak, sharpness: float) -> TrackState:
     "Confidence and status of a judged peak; `sharpness` is the slope of the log odds over scores."
-    confidence, status = 0.5 + 0.5 * math.tanh(sharpness * (peak.score - 0.5) / 2), STATUS[peak.verdict]
+    score = peak.score if math.isfinite(peak.score) else -math.inf
+    confidence, status = 0.5 + 0.5 * math.tanh(sharpness * (score - 0.5) / 2), STATUS[peak.verdict]
     return TrackState(confidence, "uncertain" if status == "held" and confidence < DOUBT else status)
 
 # %% ../nbs/49a_loop.ipynb #bb7e1f7d

@@ -91,14 +91,14 @@ class LossWeights:
     classification: float
     triplet: float
     center: float           # lambda
-    hinge: float            # on each iterate of the filter
+    hinge: float            # on the mean over the iterates of the filter; DiMP has 100 on each of its 6, in sum 600
     overlap: float          # overlap predicted by the box branch
     margin: float           # of the triplets
     label_sigma: float      # width of the score label, cells
     shift: float            # way to the target predicted by the box branch; DiMP has none
 
     def __post_init__(self):
-        check_ranges(self, "loss.", **{name: (0, float("inf")) for name in vars(self)})
+        check_ranges(self, "loss.", **{name: (0, 1e9) for name in vars(self)})
         if self.label_sigma == 0: raise UserError("loss.label_sigma is 0: give a width above 0, in cells")
 
 # %% ../nbs/40_losses.ipynb #e679469c

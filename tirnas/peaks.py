@@ -46,7 +46,7 @@ def judge(scores_HW: np.ndarray, expected_xy: tuple[float, float], size_wh: tupl
           settings: PeakSettings) -> Peak:
     "Judge a score map, given where the target was expected and its size, all in score cells."
     x1, y1, s1 = highest(scores_HW)
-    if s1 < settings.not_found: return Peak(x1, y1, s1, "lost")
+    if not settings.not_found <= s1 < np.inf: return Peak(x1, y1, s1, "lost")
     reach_x, reach_y = (max(settings.neighbourhood * n / 2, 1) for n in size_wh)
     ys, xs = np.ogrid[:scores_HW.shape[0], :scores_HW.shape[1]]
     x2, y2, s2 = highest(np.where((abs(xs - x1) <= reach_x) & (abs(ys - y1) <= reach_y), -np.inf, scores_HW))

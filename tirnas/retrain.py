@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PartRates', 'RetrainParams', 'batch_loss', 'ask_shard', 'align_copies', 'side_by_side', 'rate_at', 'gradient_norms',
-           'part_groups', 'RetrainRun', 'load_start', 'start_digest', 'start_retrain', 'try_step', 'retrain_epoch',
-           'resume', 'retrain']
+           'part_groups', 'RetrainRun', 'load_start', 'weight_file', 'start_digest', 'start_retrain', 'try_step',
+           'retrain_epoch', 'resume', 'retrain']
 
 # %% ../nbs/42_retrain.ipynb #fdb91630
 import copy
@@ -32,7 +32,7 @@ from .lock import hold
 from .losses import LossWeights, joint_loss
 from .nets.cells import Macro
 from .nets.genotype import Genotype
-from .nets.pretrained import BackboneSettings, load_pretrained
+from .nets.pretrained import BackboneSettings, load_pretrained, load_resnet
 from .bilevel import WeightSettings, apply_gradients, cosine_rate
 from .objective import to_tensors
 from .precision import use_precision
@@ -189,9 +189,16 @@ def load_start(net: TrackingNet, path: Path | str, card: ModelCard) -> None:
     net.load_state_dict(trained.state_dict())
 
 
-def start_digest(params: RetrainParams) -> str | None:
-    "What tells one start from another under the same name: the hash of the file's bytes."
-    return hashlib.sha256((root() / params.start_from).read_bytes()).hexdigest() if params.start_from else None
+def weight_file(backbone: BackboneSettings) -> Path | None:
+    "The weight file of a backbone, from the repository's root unless it is absolute; None where a package or nothing gives them."
+    if backbone.weights in (None, "imagenet"): return None
+    return Path(backbone.weights) if Path(backbone.weights).is_absolute() else root() / backbone.weights
+
+
+def start_digest(params: RetrainParams) -> list[str | None]:
+    "What tells one start from another under the same names: the hashes of the model file and of the backbone's weight file."
+    files = root() / params.start_from if params.start_from else None, weight_file(params.backbone)
+    return [hashlib.sha256(f.read_bytes()).hexdigest() if f and f.is_file() else None for f in files]
 
 # %% ../nbs/42_retrain.ipynb #d3a56154
 def start_retrain(sequences: Items[Sequence], genotype: Genotype | None, params: RetrainParams, device: torch.device,
@@ -200,7 +207,8 @@ def start_retrain(sequences: Items[Sequence], genotype: Genotype | None, params:
     check_shards("retrain", params.shards, ranks)
     seed_everything(params.seed)
     net = params.card(genotype, {}).build().to(ranks.place(device)).train()
-    load_pretrained(net.backbone, params.backbone)
+    if file := weight_file(params.backbone): load_resnet(net.backbone, file)
+    else: load_pretrained(net.backbone, params.backbone)
     if params.start_from: load_start(net, root() / params.start_from, params.card(genotype, {}))
     sampler = UnrolledSampler(sequences, params.episodes, params.augmentation, params.seed, params.unroll.share)
     copies = [net, *(copy.deepcopy(net) for _ in range(params.shards // ranks.size - 1))]

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from .boxes import cxcywh_to_xywh, xywh_to_cxcywh
-from .core import UserError
+from .core import UserError, check_ranges
 from .data.crops import crop_frame, search_window
 
 # %% ../nbs/49_scale.ipynb #a4d10d51
@@ -34,9 +34,14 @@ class ScaleSettings:
     least_side_px: float = 4.0  # boxes do not shrink below
 
     def __post_init__(self):
-        if self.num_scales < 3 or self.num_scales % 2 == 0:
+        if type(self.num_scales) is not int or self.num_scales < 3 or self.num_scales % 2 == 0:
             raise UserError(f"scale.num_scales is {self.num_scales}: give an odd number, 3 or more")
-        if self.step <= 1: raise UserError(f"scale.step is {self.step}: give a factor above 1")
+        if not 1 < self.step <= 2: raise UserError(f"scale.step is {self.step}: give a factor above 1, and at most 2")
+        if type(self.cell_px) is not int or self.cell_px < 2 or self.cell_px % 2:
+            raise UserError(f"scale.cell_px is {self.cell_px}: give an even number, 2 or more")
+        if type(self.orientations) is not int: raise UserError(f"scale.orientations is {self.orientations}: give a whole number, 1 or more")
+        check_ranges(self, "scale.", num_scales=(3, 101), sigma=(0.01, 100), margin=(0.1, 10), template_px=(16, 2**16), cell_px=(2, 64),
+                     orientations=(1, 180), rate=(0, 1), regulariser=(1e-9, 1e9), least_side_px=(0.1, 1e4))
         if self.axes not in ("both", "each"): raise UserError(f"scale.axes is {self.axes!r}: give both or each")
 
 # %% ../nbs/49_scale.ipynb #17d10e74
