@@ -20,7 +20,7 @@ from datetime import timedelta
 from functools import cache
 from multiprocessing import connection, get_context, parent_process
 
-from .core import UserError, end_by, pick_device, stop_signals
+from .core import UserError, end_by, pick_device, stop_signals, use_threads
 
 # %% ../nbs/03_ranks.ipynb #f210cf37
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +137,7 @@ def be_rank(environment: dict[str, str], work: Callable, args: tuple, told: conn
     "What a started process does: `work(*args, ranks=...)`; a UserError goes to the parent."
     leave_with_parent()
     os.environ.update(environment)
+    use_threads()
     try: work(*args, ranks=join())
     except UserError as e:
         told.send(str(e))
