@@ -97,7 +97,8 @@ def track_all(params: EvaluateParams, sequences: Items[Sequence], model: Path, r
         scores[who.label]["parameters"] = read_note(folder)["parameters"]
         remarks += said
     scores[OURS] |= about_model(model)
-    return scores, [f"{OURS} is {scores[OURS]['rehearsal']}"] * ("rehearsal" in scores[OURS]) + remarks
+    said = [f"{OURS} is {scores[OURS]['rehearsal']}"] if "rehearsal" in scores[OURS] else []
+    return scores, said + remarks
 
 # %% ../nbs/63_evaluation.ipynb #6b02e211
 def publish(raw: Path, out: Path) -> None:
