@@ -72,7 +72,7 @@ class Ranks(Standing):
         if not self.fabric: return list(tensors)
         import torch
         found = list(tensors)
-        for dtype in {t.dtype for t in tensors if t is not None}:
+        for dtype in dict.fromkeys(t.dtype for t in tensors if t is not None):     # a set has another order in each process
             which = [i for i, t in enumerate(tensors) if t is not None and t.dtype == dtype]
             flat = self.fabric.all_reduce(torch.cat([tensors[i].flatten() for i in which]), reduce_op="mean")
             for i, part in zip(which, flat.split([tensors[i].numel() for i in which])): found[i] = part.view_as(tensors[i])
