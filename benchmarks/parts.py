@@ -20,7 +20,7 @@ from tirnas.follow import load_tracker
 ROOT = Path(__file__).parent.parent
 OF_TORCH = {"crop_frame": "crop", "normalise": "crop", "see": "backbone", "apply_filter": "filter, application", "find_peak": "peak",
             "fit_by_branch": "refinement", "learn_more": "filter, update"}
-OF_ONNX = {"crop_frame": "crop", "normalise": "crop", "peak_of": "peak", "fit_box": "refinement", "learn_frame": "filter, update"}
+OF_ONNX = {"crop_frame": "crop", "normalise": "crop", "find_peak": "peak", "fit_box": "refinement", "learn_frame": "filter, update"}
 
 
 class Clock:

@@ -164,6 +164,7 @@ def test_a_failed_name_is_free_and_the_rest_is_not(toy):
     assert table_one(toy, "mini")[0][0]["unfinished"] == ""
 
 
+@pytest.mark.skipif(not os.environ.get("TIRNAS_REHEARSAL"), reason="at will: TIRNAS_REHEARSAL=small")
 def test_what_all_runs_set_beside_their_row(toy):
     "The folders of the data and the cut of a rehearsal reach every run; what the rows set cannot be set."
     for word, said in (("mini.search.rate=2", "mini.search.rate is what the rows of Table I set"), ("recipe=gpu", "recipe is what the rows"),

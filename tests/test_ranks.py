@@ -197,7 +197,7 @@ def test_an_update_left_out_leaves_no_trace():
     "Weights, statistics and generator-independent state are those of a run that never saw the batch."
     from concurrent.futures import ThreadPoolExecutor
     from tirnas.retrain import start_retrain
-    run = start_retrain(DIRTY, GENOTYPE, PARAMS, CPU)
+    run = start_retrain(BLOCKS, GENOTYPE, PARAMS, CPU)
     good = run.batches(0)
     bad = [(n, dataclasses.replace(b, images=np.where(np.arange(2)[:, None, None, None, None] == 1, np.nan, b.images).astype(np.float32))) for n, b in run.batches(1)]
     before = {k: v.clone() for k, v in run.copies[0].state_dict().items()}

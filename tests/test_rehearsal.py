@@ -127,6 +127,7 @@ def test_table_two_writes_nothing_of_what_it_cannot_join(tmp_path):
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory):
     "What the rehearsal writes; with TIRNAS_REHEARSAL=1 the whole of it, else few sequences and a small network."
+    if not os.environ.get("TIRNAS_REHEARSAL"): pytest.skip("at will: TIRNAS_REHEARSAL=small (some minutes) or 1 (an hour)")
     out = tmp_path_factory.mktemp("rehearsed") / "out"
     words = ["--ablation"] if FULL else ["--smaller", "--train", "10", "--test", "4", "--ptb", "0", "--frames", "3"]
     command = [sys.executable, str(ROOT / "benchmarks" / "rehearse.py"), "--out", str(out), *words]
