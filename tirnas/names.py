@@ -15,9 +15,15 @@ LONGEST_NAME = 200      # bytes
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f/\\\\\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
 
 
+def _bytes(name: str) -> bytes:
+    return name.encode("utf8", "surrogateescape")     # a locale that is not UTF-8 reads file names with escapes
+
+
 def is_plain(name: str) -> bool:
     "Tell whether a name can be the name of a file or folder in another one, and a line of a list."
-    return name not in ("", ".", "..") and not _UNFIT.search(name) and len(name.encode("utf8", "surrogateescape")) <= LONGEST_NAME
+    if name in ("", ".", "..") or _UNFIT.search(name): return False
+    try: return len(_bytes(name).decode().encode()) <= LONGEST_NAME
+    except UnicodeDecodeError: return False
 
 
 def check_name(name: str, what: str) -> str:
@@ -28,4 +34,4 @@ def check_name(name: str, what: str) -> str:
 # %% ../nbs/03_names.ipynb #06530bc4
 def made_plain(name: str) -> str:
     "A name with `_` in place of what it may not have, cut where it is too long."
-    return _UNFIT.sub("_", name).encode("utf8", "surrogateescape")[:LONGEST_NAME].decode(errors="ignore").strip(".") or "_"
+    return _bytes(_UNFIT.sub("_", name))[:LONGEST_NAME].decode(errors="ignore").strip(".") or "_"
