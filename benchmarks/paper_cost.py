@@ -107,6 +107,7 @@ def report(found: dict[str, list[dict]], args: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    "Measure as asked and print the table."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="paper")
     parser.add_argument("--device", default="cpu")

@@ -85,6 +85,7 @@ def show(found: dict[str, list[dict]], recipe: str) -> None:
 
 
 def main() -> None:
+    "Measure as asked and print the table."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arms", nargs="*", help="name=a.b:value,...")
     parser.add_argument("--recipe", default="mini")
