@@ -113,11 +113,12 @@ TEXT = (flip, put, cut, drop, double, renumber, lines, windows, marked, recoded,
 
 
 def all_parts(value):
-    "Every container in a value, outer ones first."
-    found, todo = [], [value]
+    "Every container in a value, outer ones first; one that YAML's aliases put in several places, even in itself, once."
+    found, todo, seen = [], [value], set()
     while todo:
         part = todo.pop(0)
-        if isinstance(part, (dict, list)) and part:
+        if isinstance(part, (dict, list)) and part and id(part) not in seen:
+            seen.add(id(part))
             found.append(part)
             todo += part.values() if isinstance(part, dict) else part
     return found
