@@ -29,9 +29,9 @@ def training_rate(sequences: list[Sequence], params: RetrainParams, updates: int
     run = start_retrain(sequences, random_genotype(params.macro.kind, params.seed), params, torch.device("cpu"))
     batches = run.batches(0)
     with ThreadPoolExecutor(side_by_side(params.shards), initializer=use_threads) as pool:
-        run.step(0, batches, pool)
+        run.update(batches, pool)
         start = time.perf_counter()
-        for step in range(1, updates + 1): run.step(step, batches, pool)
+        for _ in range(updates): run.update(batches, pool)
         seconds = (time.perf_counter() - start) / updates
     return sum(batch.frame_indices.size for _, batch in batches) / seconds
 

@@ -38,7 +38,7 @@ def updates(recipe: str, steps: int, keep: bool) -> tuple[float, float]:
     with ThreadPoolExecutor(side_by_side(params.shards), initializer=use_threads) as pool:
         for step in range(steps + 1):
             batches, start = run.batches(step), time.perf_counter()
-            run.step(step, batches, pool)
+            run.update(batches, pool)
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

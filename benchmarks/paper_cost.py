@@ -50,7 +50,7 @@ def make_update(kind: str, args: argparse.Namespace, targets: int):
         params = smaller(load_params(RetrainParams, "retrain", args.recipe, ROOT / "params.yaml"), targets, args.frames)
         run = start_retrain(sequences, random_genotype(params.macro.kind, 0), params, device)
         batches = run.batches(0)
-        return lambda: run.step(0, batches, InPlace())
+        return lambda: run.update(batches, InPlace())
     params = smaller(load_params(SearchParams, "search", args.recipe, ROOT / "params.yaml"), targets, args.frames)
     run = start_search(sequences, params, device)
     batches, move = draw_batches(run, params.warmup_epochs * params.steps), move_alpha if kind.endswith("alpha") else move_weights

@@ -14,13 +14,16 @@ from blocks import BLOCKS, CPU, PARAMS
 from conftest import ROOT
 from test_search import SEARCH
 
+import tirnas.retrain
 from tirnas.core import use_threads, write_json
 from tirnas.data.prepare import PrepareParams, load_index, prepare
+from tirnas.data.unrolled import UnrollSettings
 from tirnas.dimp.card import save_model
 from tirnas.evaluation import EvaluateParams, evaluate_model
 from tirnas.nets.genotype import random_genotype
 from tirnas.retrain import retrain
 from tirnas.search import search
+from tirnas.unroll import unrolling
 
 CELLS = random_genotype("single", 3)
 
@@ -40,8 +43,9 @@ def search_stage(home: Path) -> None:
 
 
 def retrain_stage(home: Path) -> None:
-    params = dataclasses.replace(PARAMS, epochs=4, shards=1, validate_sequences=0)
-    net, history = retrain(BLOCKS, CELLS, params, CPU, home / "retrain.safetensors")
+    params = dataclasses.replace(PARAMS, epochs=4, shards=1, validate_sequences=0, unroll=UnrollSettings(2, 6, 0.5))
+    tirnas.retrain.SAVE_EVERY_S = 0.0
+    net, history = retrain(BLOCKS, CELLS, params, CPU, home / "retrain.safetensors", unroll=unrolling(BLOCKS, params, CELLS))
     save_model(home / "model.safetensors", net, params.card(CELLS, {}))
     write_json(home / "history.json", history)
 

@@ -139,8 +139,8 @@ def other_value(value, a, b):
 
 
 def encoded(value):
-    try: return json.dumps(value).encode()
-    except (RecursionError, ValueError): return b"[" * 900 + b"]" * 900
+    try: return json.dumps(value, default=str).encode()
+    except (RecursionError, ValueError, TypeError): return b"[" * 900 + b"]" * 900
 
 
 def in_json(data, a, b):

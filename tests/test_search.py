@@ -15,7 +15,7 @@ from blocks import BLOCKS, CPU, EPISODES
 from conftest import ROOT
 
 from tirnas.bilevel import AdamSettings, WeightSettings, apply_gradients, frozen, gradients, unrolled_gradients
-from tirnas.core import UserError, load_params, load_state, stop_signals
+from tirnas.core import UserError, load_params, load_state
 from tirnas.data.crops import Augmentation
 from tirnas.dimp.net import ClassifierSettings
 from tirnas.nets.cells import Macro
@@ -406,14 +406,3 @@ def test_sigterm_keeps_the_middle_of_an_epoch(tmp_path):
     noted = state["notes"]["weight"]["loss"]
     assert 4 <= state["step"] < 16 and len(noted) == state["step"] % 4
     assert len(state["history"]) == len(json.loads((tmp_path / "search.json").read_text())) == state["step"] // 4
-
-
-def test_a_first_signal_raises_a_flag_and_a_second_one_ends():
-    with pytest.raises(KeyboardInterrupt):
-        with stop_signals() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            while not stop(): pass
-            assert stop() == signal.SIGINT
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -220,7 +220,8 @@ def test_an_update_moves_each_part_at_its_rate_and_warms_up():
     with torch.no_grad():
         for n, b in net.named_buffers(): b.copy_(buffers[n])
     from concurrent.futures import ThreadPoolExecutor
-    with ThreadPoolExecutor(1) as pool: run.step(1, [(number, batch)], pool)
+    run.done = 1
+    with ThreadPoolExecutor(1) as pool: run.update([(number, batch)], pool)
     of = lambda n: (rates.backbone if n.startswith("backbone") else rates.box_branch if n.startswith("box_branch") else rates.optimiser if ".optimiser." in n
                     else rates.initialiser if ".initialiser." in n else rates.head)
     moved = 0

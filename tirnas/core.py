@@ -7,7 +7,7 @@ __all__ = ['M_TRIM_THRESHOLD', 'M_MMAP_MAX', 'M_ARENA_MAX', 'MOST_LEVELS', 'MOST
            'TRAINED', 'UserError', 'root', 'keep_memory', 'use_threads', 'seed_everything', 'pick_device', 'DiskFull',
            'writing', 'flush', 'in_utf8', 'write_atomic', 'write_json', 'parse_json', 'parse_yaml', 'save_state',
            'load_state', 'fingerprint', 'resume_state', 'key_text', 'params_from_dict', 'check_ranges', 'read_params',
-           'check_groups', 'load_params', 'rehearsal_of', 'stop_signals', 'end_by', 'print_record', 'TrackState']
+           'check_groups', 'load_params', 'rehearsal_of', 'print_record', 'TrackState']
 
 # %% ../nbs/00_core.ipynb #3369ffba
 import contextlib
@@ -20,8 +20,6 @@ import os
 import random
 import secrets
 import shutil
-import signal
-import threading
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -321,31 +319,6 @@ def rehearsal_of(updates: int) -> dict[str, str]:
     "What must be said of a run of so few weight updates, under the key `rehearsal`; nothing from 100 on."
     if updates >= TRAINED: return {}
     return {"rehearsal": f"a rehearsal of {updates} weight update{'s' * (updates != 1)}, not a training: its numbers mean nothing"}
-
-# %% ../nbs/00_core.ipynb #5f91ee67
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    "Within the block, a function that gives the number of the first SIGTERM or SIGINT received, or 0."
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    def note(number: int, frame) -> None:
-        received.append(number)
-        for n, handler in before.items(): signal.signal(n, handler)
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    before = {n: handler for n, handler in before.items() if handler not in (None, signal.SIG_IGN)}
-    for n in before: signal.signal(n, note)
-    try: yield lambda: received[0] if received else 0
-    finally:
-        for n, handler in before.items(): signal.signal(n, handler)
-
-
-def end_by(number: int, message: str) -> None:
-    "Say why the work ends here, and end it as the signal would have."
-    print(message, flush=True)
-    if number == signal.SIGINT: raise KeyboardInterrupt(message)
-    raise SystemExit(128 + number)
 
 # %% ../nbs/00_core.ipynb #bd712710
 def _numbers(value, name: str = "") -> list[str]:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .core import UserError, stop_signals
+from .core import UserError
 from .data.sequences import to_file
+from .stopping import stop_signals
 
 # %% ../nbs/77_follow.ipynb #88331f3b
 ENGINES = ("torch", "onnx")

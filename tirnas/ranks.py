@@ -20,7 +20,8 @@ from datetime import timedelta
 from functools import cache
 from multiprocessing import connection, get_context, parent_process
 
-from .core import UserError, end_by, pick_device, stop_signals, use_threads
+from .core import UserError, pick_device, use_threads
+from .stopping import end_by, stop_signals
 
 # %% ../nbs/03_ranks.ipynb #f210cf37
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +79,9 @@ class Ranks(Standing):
             for i, part in zip(which, flat.split([tensors[i].numel() for i in which])): found[i] = part.view_as(tensors[i])
         return found
 
-    def any(self, flag: bool) -> bool:
-        "Whether the flag is set anywhere."
-        return any(self.gather([bool(flag)]))
+    def any(self, *flags: bool) -> list[bool]:
+        "Whether each of the flags is set anywhere, in one message."
+        return [any(of) for of in zip(*self.gather([flags]))]
 
 
 ALONE = Ranks()

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PartRates', 'RetrainParams', 'batch_loss', 'ask_shard', 'align_copies', 'side_by_side', 'rate_at', 'gradient_norms',
-           'part_groups', 'RetrainRun', 'load_start', 'weight_file', 'start_digest', 'start_retrain', 'try_step',
-           'retrain_epoch', 'resume', 'retrain']
+           'part_groups', 'RetrainRun', 'run_state', 'restore', 'load_start', 'weight_file', 'start_digest',
+           'start_retrain', 'try_update', 'end_epoch', 'make_updates', 'resume', 'retrain']
 
 # %% ../nbs/42_retrain.ipynb #fdb91630
 import copy
 import dataclasses
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,7 @@ from .precision import use_precision
 from .ranks import ALONE, Ranks
 from .shards import (BadBatch, Shard, batch_numbers, check_alike, check_shards, describe, keep_buffers, leave_out, mean_buffers,
                            mean_shards, put_buffers, within_memory)
+from .stopping import SAVE_EVERY_S, end_by, every, stop_signals
 
 # %% ../nbs/42_retrain.ipynb #c45cdab9
 @dataclasses.dataclass(frozen=True)
@@ -153,21 +155,24 @@ def part_groups(net: TrackingNet, rates: PartRates) -> list[dict]:
 # %% ../nbs/42_retrain.ipynb #2027a4cf
 @dataclasses.dataclass
 class RetrainRun:
-    "Copies of the network, the first of which is the result, and what trains them."
+    "Copies of the network, the first of which is the result, what trains them, and how far they are."
     params: RetrainParams
     copies: list[TrackingNet]
     optimiser: torch.optim.Optimizer
     sampler: UnrolledSampler
     device: torch.device
     ranks: Ranks = ALONE
+    done: int = 0       # updates
+    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)      # of the epoch that has begun
+    history: list[dict] = dataclasses.field(default_factory=list)               # of those that have ended
 
     def batches(self, step: int) -> list[tuple[int, Episodes]]:
         "The numbered batches of an update that this process computes, one for each copy."
         return [(n, self.sampler(n)) for n in batch_numbers(step, self.params.shards, self.ranks)]
 
-    def step(self, step: int, batches: list[tuple[int, Episodes]], pool: ThreadPoolExecutor) -> dict[str, float]:
+    def update(self, batches: list[tuple[int, Episodes]], pool: ThreadPoolExecutor) -> dict[str, float]:
         "One update; returns the mean of each term over the shards. A BadBatch leaves the network as it was."
-        for group in self.optimiser.param_groups: group["lr"] = rate_at(step, self.params) * group["share"]
+        for group in self.optimiser.param_groups: group["lr"] = rate_at(self.done, self.params) * group["share"]
         work = lambda net, batch: ask_shard(net, batch[1], self.params, batch[0], self.device)
         before = keep_buffers(self.copies[0])
         try: values, grads = mean_shards(list(pool.map(work, self.copies, batches)), self.ranks)
@@ -177,6 +182,21 @@ class RetrainRun:
         apply_gradients(grads, list(self.copies[0].parameters()), self.optimiser, self.params.weights.clip)
         align_copies(self.copies, self.ranks)
         return values | gradient_norms(self.copies[0], grads)
+
+# %% ../nbs/42_retrain.ipynb #752fa7a8
+def run_state(run: RetrainRun) -> dict:
+    "A run for `save_state`."
+    pieces = [{**vars(p), "frames": torch.from_numpy(p.frames), "near_xywh": torch.from_numpy(p.near_xywh)} for p in run.sampler.pieces.values()]
+    return {"net": run.copies[0].state_dict(), "optimiser": run.optimiser.state_dict(), "done": run.done, "rows": run.rows,
+            "history": run.history, "pieces": pieces}
+
+
+def restore(run: RetrainRun, state: dict) -> None:
+    "Give a fresh run what `run_state` told of another."
+    for copied in run.copies: copied.load_state_dict(state["net"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    run.done, run.rows, run.history = state["done"], state["rows"], state["history"]
+    run.sampler.take([Unrolled(**{**p, "frames": p["frames"].numpy(), "near_xywh": p["near_xywh"].numpy()}) for p in state["pieces"]])
 
 # %% ../nbs/42_retrain.ipynb #306c5023
 def load_start(net: TrackingNet, path: Path | str, card: ModelCard) -> None:
@@ -215,56 +235,66 @@ def start_retrain(sequences: Items[Sequence], genotype: Genotype | None, params:
     return RetrainRun(params, copies, params.weights.make(part_groups(net, params.rates)), sampler, ranks.place(device), ranks)
 
 
-def try_step(run: RetrainRun, step: int, batches: list[tuple[int, Episodes]], pool: ThreadPoolExecutor) -> list[dict[str, float]]:
-    "The record of one update; none if it is left out, a UserError if its loss is no number."
-    try: return [run.step(step, batches, pool)]
-    except BadBatch as e: leave_out(e, f"training diverged at step {step}", "lower weights.lr", run.params.skip_bad_batches)
-    return []
+def try_update(run: RetrainRun, batches: list[tuple[int, Episodes]], pool: ThreadPoolExecutor) -> None:
+    "One update and its row in the epoch, which is missing if it is left out; a UserError if its loss is no number."
+    try: run.rows.append(run.update(batches, pool))
+    except BadBatch as e: leave_out(e, f"training diverged at step {run.done}", "lower weights.lr", run.params.skip_bad_batches)
+    run.done += 1
 
 
-def retrain_epoch(run: RetrainRun, epoch: int) -> dict:
-    "Run one epoch; returns the mean of each term. A UserError if every update had to be left out."
-    steps = range(epoch * run.params.steps, (epoch + 1) * run.params.steps)
-    with ThreadPoolExecutor(side_by_side(len(run.copies)), initializer=use_threads) as pool:
-        tried = [try_step(run, step, batches, pool) for step, batches in zip(steps, prefetch(run.batches, steps))]
-    rows = [row for one in tried for row in one]
+def end_epoch(run: RetrainRun, checked: dict[str, float]) -> None:
+    "Add the record of the epoch that has just ended: the mean of each term, and what a check said. A UserError if it left out every update."
+    rows, epoch = run.rows, run.done // run.params.steps - 1
     if not rows: raise UserError(f"every update of epoch {epoch} was left out, since no loss was a number: lower weights.lr and start anew")
-    return {"epoch": epoch, "lr": rate_at(steps[-1], run.params), **{k: sum(r[k] for r in rows) / len(rows) for k in rows[0]}}
+    means = {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]}
+    run.history.append({"epoch": epoch, "lr": rate_at(run.done - 1, run.params), **means, **checked})
+    run.rows = []
 
 # %% ../nbs/42_retrain.ipynb #b29b3cf3
-def resume(run: RetrainRun, checkpoint: Path | str | None, mark: str) -> list[dict]:
-    "Go on from the checkpoint if there is one, all processes from the same epoch; returns the records so far."
-    state = resume_state(checkpoint, mark)
-    if state:
-        for copied in run.copies: copied.load_state_dict(state["net"])
-        run.optimiser.load_state_dict(state["optimiser"])
-    history = state["history"] if state else []
-    epochs = run.ranks.gather([len(history)])
-    if len(set(epochs)) > 1:
-        raise UserError(f"the processes would go on from epochs {', '.join(map(str, epochs))}: put {checkpoint} into a folder that all machines share")
-    return history
+def make_updates(run: RetrainRun, begin: Callable[[int], None], end: Callable[[int], None], save: Callable[[], None]) -> None:
+    "Make all updates that are left: `begin` before an epoch and `end` after it hear how many have ended; `save` writes the state."
+    length, total, due = run.params.steps, run.params.epochs * run.params.steps, every(SAVE_EVERY_S)
+    with stop_signals() as stop, ThreadPoolExecutor(side_by_side(len(run.copies)), initializer=use_threads) as pool:
+        while run.done < total:
+            if run.done % length == 0: begin(run.done // length)
+            left = range(run.done, run.done - run.done % length + length)
+            for batches in prefetch(run.batches, left):
+                try_update(run, batches, pool)
+                ended, (stopped, late) = run.done % length == 0, run.ranks.any(stop() > 0, due())
+                if ended: end(run.done // length)
+                elif stopped or late: save()
+                if stopped: end_by(stop() or signal.SIGTERM, f"stopped after update {run.done} of {total}: the same command goes on from there")
 
 # %% ../nbs/42_retrain.ipynb #0d55f43b
+def resume(run: RetrainRun, checkpoint: Path | str | None, mark: str) -> None:
+    "Go on from the checkpoint if there is one, all processes from the same update."
+    if state := resume_state(checkpoint, mark): restore(run, state)
+    updates = run.ranks.gather([run.done])
+    if len(set(updates)) > 1:
+        raise UserError(f"the processes would go on from updates {', '.join(map(str, updates))}: put {checkpoint} into a folder that all machines share")
+
+# %% ../nbs/42_retrain.ipynb #cdf739c0
 def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: RetrainParams, device: torch.device,
             checkpoint: Path | str | None = None, report: Callable[[dict], None] = lambda record: None,
             validate: Callable[[TrackingNet, int], dict[str, float]] = lambda net, epochs: {},
             unroll: Callable[[TrackingNet, int], list[Unrolled]] = lambda net, epochs: [], ranks: Ranks = ALONE):
-    """Train the network: (net, one record an epoch); `checkpoint` is written each epoch and resumed from.
+    """Train the network: (net, one record an epoch); `checkpoint` is written as it goes on, and resumed from.
 
     `unroll` is asked before each epoch for crops that the network led itself to. It and `validate` see a copy of the network in evaluation mode and the number of epochs done; what it returns joins the record. Of several processes the first is asked and writes."""
     mark = fingerprint(params, genotype, digest(sequences), str(device), start_digest(params), use_precision())
     run, first = start_retrain(sequences, genotype, params, device, ranks), ranks.rank == 0
     net = run.copies[0]
     ask = lambda callback, number: ranks.agree(callback(copy.deepcopy(net).eval(), number) if first else None)
+    def begin(epoch: int) -> None: run.sampler.take(ask(unroll, epoch))
+    def save() -> None:
+        check_alike(net.parameters(), ranks)
+        if checkpoint and first: save_state(checkpoint, {"fingerprint": mark, **run_state(run)})
+    def end(epochs: int) -> None:
+        end_epoch(run, ask(validate, epochs))
+        save()
+        if first: report(run.history[-1])
     with hold(checkpoint if first else None, "a retraining"):
-        history = resume(run, checkpoint, mark)
-        for epoch in range(len(history), params.epochs):
-            run.sampler.take(ask(unroll, epoch))
-            record = retrain_epoch(run, epoch)
-            history.append(record | ask(validate, epoch + 1))
-            check_alike(net.parameters(), ranks)
-            if checkpoint and first:
-                save_state(checkpoint, {"fingerprint": mark, "net": net.state_dict(), "optimiser": run.optimiser.state_dict(), "history": history})
-            if first: report(history[-1])
+        resume(run, checkpoint, mark)
+        make_updates(run, begin, end, save)
         ranks.wait()
-    return net.eval(), history
+    return net.eval(), run.history

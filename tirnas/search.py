@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from .bilevel import apply_gradients, cosine_rate, frozen, unrolled_gradients
-from .core import UserError, end_by, fingerprint, print_record, resume_state, save_state, seed_everything, stop_signals, write_json
+from .core import UserError, fingerprint, print_record, resume_state, save_state, seed_everything, write_json
 from .data.episodes import Episodes, EpisodeSampler, prefetch
 from .data.sequences import Sequence, digest
 from .lock import hold
@@ -34,6 +34,7 @@ from .precision import use_precision
 from .ranks import ALONE, Ranks
 from .shards import (BadBatch, Shard, batch_numbers, check_alike, check_shards, describe, keep_buffers, leave_out, mean_buffers,
                            mean_shards, put_buffers, within_memory)
+from .stopping import SAVE_EVERY_S, end_by, every, stop_signals
 from .warnings import warnings_of
 
 # %% ../nbs/41_search.ipynb #82a39e77
@@ -273,16 +274,17 @@ def make_step(run: SearchRun, batches: Batches) -> None:
 
 
 def search_steps(run: SearchRun, save: Callable[[], None], show: Callable[[], None]) -> None:
-    "Make all steps that are left; `save` is called after each epoch and when a signal asks to stop, `show` after each epoch."
+    "Make all steps that are left; `save` is called after each epoch, every ten minutes, and when a signal asks to stop; `show` after each epoch."
     params, total = run.params, run.params.epochs * run.params.steps
     if run.step < total: begin_epoch(run)
+    due = every(SAVE_EVERY_S)
     with stop_signals() as stop:
         for batches in prefetch(lambda step: draw_batches(run, step), range(run.step, total)):
             if run.step % params.steps == 0: begin_epoch(run)
             make_step(run, batches)
-            ended, stopped = run.step % params.steps == 0, run.ranks.any(stop())
+            ended, (stopped, late) = run.step % params.steps == 0, run.ranks.any(stop() > 0, due())
             if ended: end_epoch(run)
-            if ended or stopped: save()
+            if ended or stopped or late: save()
             if ended: show()
             if stopped: end_by(stop() or signal.SIGTERM, f"stopped after step {run.step} of {total}: the same command goes on from there")
 

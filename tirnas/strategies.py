@@ -15,16 +15,17 @@ from typing import NamedTuple
 import torch
 
 from .bilevel import apply_gradients, cosine_rate, gradients
-from .core import UserError, end_by, fingerprint, print_record, resume_state, save_state
-from .core import seed_everything, stop_signals, write_json
+from .core import UserError, fingerprint, print_record, resume_state, save_state, seed_everything, write_json
 from .data.episodes import EpisodeSampler, prefetch
 from .data.sequences import Sequence, digest
+from .lock import hold
 from .nets.cost import genotype_cost
 from .nets.genotype import DerivedNetwork, Genotype
 from .objective import SearchNet, SearchParams, batch_budget, classify, deal, held_out, to_tensors
 from .proposals import Trial, make_proposer
 from .ranks import ALONE, Ranks
 from .search import search
+from .stopping import end_by, stop_signals
 
 # %% ../nbs/41b_strategies.ipynb #bd51648b
 class Judgement(NamedTuple):
@@ -121,10 +122,10 @@ def try_candidates(sequences: Items[Sequence], params: SearchParams, device: tor
                    report: Callable[[dict], None] = print_record) -> tuple[Genotype, list[dict]]:
     "Try as many candidates as the budget pays for; return the best and one record each."
     count, mark = num_candidates(params), fingerprint(params, digest(sequences), str(device))
-    state = resume_state(checkpoint, mark)
-    history, samplers = state["history"] if state else [], deal(sequences, params)
-    if log: write_json(log, history)
-    with stop_signals() as stop:
+    with hold(checkpoint, "a search"), stop_signals() as stop:
+        state = resume_state(checkpoint, mark)
+        history, samplers = state["history"] if state else [], deal(sequences, params)
+        if log: write_json(log, history)
         while len(history) < count and not stop():
             history.append(next_record(history, samplers, params, device))
             if checkpoint: save_state(checkpoint, {"fingerprint": mark, "history": history})
