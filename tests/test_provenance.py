@@ -122,6 +122,13 @@ def test_a_clone_without_git_is_no_error(clone, tmp_path, monkeypatch):
     assert provenance("loader", tmp_path / "plain")["now"]["git"] == {"commit": None, "date": None, "dirty": None}
 
 
+@pytest.mark.parametrize("word", ["-0.041", "323 M", "+0.143"])
+def test_a_number_is_asked_for_as_it_is_read(clone, word):
+    "Its sign is no option, its unit no mistake."
+    said = asked(clone, word, "--json")
+    assert said.returncode == 0 and json.loads(said.stdout)["figures"], said.stderr
+
+
 @pytest.mark.parametrize("words, said", [(["0.999"], "is neither a number in the figures nor one of their names"), (["loader", "extra"], "see `tirnas provenance --help`")])
 def test_bad_input_is_one_sentence(clone, words, said):
     run = asked(clone, *words)

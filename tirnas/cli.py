@@ -128,7 +128,7 @@ def doctor(json: AsJson = False) -> None:
     raise typer.Exit(int(wrong > 0))
 
 # %% ../nbs/81_cli.ipynb #ac3ac884
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def provenance(
     name: Annotated[str | None, typer.Argument(help="A number as the README writes it, or the name of a figure; without it, all of them in a line each.")] = None,
     json: AsJson = False,

@@ -63,9 +63,9 @@ def figure_numbers(figure: dict) -> set[str]:
 
 
 def find_figures(figures: dict[str, dict], word: str) -> list[str]:
-    "The names of entries called `word`, or with that number among their values; none is a UserError."
-    bare = word.lstrip("+-")
-    found = [word] if word in figures else [name for name, figure in figures.items() if bare in figure_numbers(figure)]
+    "The names of entries called `word`, or with its numbers, whatever their unit, among their values; none is a UserError."
+    asked = {number.lstrip("+-") for number in numbers_in(word)}
+    found = [word] if word in figures else [name for name, figure in figures.items() if asked and asked <= figure_numbers(figure)]
     if not found: raise UserError(f"{word!r} is neither a number in the figures nor one of their names: `tirnas provenance` lists them all")
     return found
 
