@@ -1,17 +1,15 @@
 """Stages of the pipeline as processes that can be killed: each goes on in the folder that it is started in, at a size for tests."""
 import dataclasses
-import functools
 import os
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 
 from blocks import BLOCKS, CPU, PARAMS
-from conftest import ROOT
+from nursery import nursery
 from test_search import SEARCH
 
 import tirnas.retrain
@@ -72,22 +70,6 @@ def do(stage: Callable[[Path], None], home: Path) -> None:
     with open(home / "said.txt", "a") as said:
         for stream in (1, 2): os.dup2(said.fileno(), stream)
         stage(home)
-
-
-@functools.cache
-def nursery():
-    "Where processes come from: a server that has everything imported forks them, so that each is at its work within milliseconds."
-    context, before = get_context("forkserver"), os.environ.get("PYTHONPATH")
-    context.set_forkserver_preload(["kills"])
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT), *filter(None, [before])])
-    try:
-        first = context.Process(target=time.sleep, args=(0,))
-        first.start()
-        first.join()
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if before is not None: os.environ["PYTHONPATH"] = before
-    return context
 
 
 def start(stage: Callable[[Path], None], home: Path):

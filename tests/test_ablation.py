@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 from conftest import ENV, ROOT, commit_all, shell
+from nursery import forked, run_tirnas
 
 from tirnas.ablation import NAMES, OFF, check_recipe, collect_runs, flat, queue_run, remarks_on, set_words, table_one, table_rows
 from tirnas.core import UserError, params_from_dict, read_params
@@ -56,7 +57,7 @@ def toy(tmp_path_factory):
 
 
 def table1(*words, cwd):
-    return shell("tirnas", "table1", *map(str, words), cwd=cwd)
+    return forked(run_tirnas, "table1", *map(str, words), cwd=cwd, env=ENV)
 
 
 def refused(run, *parts):

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ENV, ROOT, shell
+from nursery import forked, run_tirnas
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -48,7 +49,7 @@ def model(tmp_path):
 
 
 def tirnas(*words, cwd=ROOT):
-    return shell("tirnas", *map(str, words), cwd=cwd)
+    return forked(run_tirnas, *map(str, words), cwd=cwd, env=ENV)
 
 
 def refused(run, *parts):
@@ -512,7 +513,7 @@ def test_mistakes_in_the_call_are_one_sentence(words, part):
 
 def test_version_and_the_module(tmp_path):
     import tirnas as package
-    run = tirnas("--version")
+    run = shell("tirnas", "--version", cwd=ROOT)
     assert run.stdout.startswith(f"tirnas {package.__version__}, Python ")
     module = subprocess.run([sys.executable, "-m", "tirnas", "--version"], cwd=ROOT, env=ENV, text=True, capture_output=True)
     assert module.stdout == run.stdout and module.returncode == 0
