@@ -126,12 +126,12 @@ SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from test_ranks import stoppable
+from test_ranks import dawdling, stoppable
 from tirnas.core import use_threads
 from tirnas.ranks import together
 if __name__ == "__main__":
     use_threads()
-    together(stoppable, Path(sys.argv[1]))
+    together({work}, Path(sys.argv[1]))
     print("done")
 """
 
@@ -144,7 +144,7 @@ def stoppable(folder: Path, ranks: Ranks = ALONE):
 def test_asked_to_stop_all_stop_at_one_step_and_go_on(tmp_path):
     "SIGTERM to the parent of two; resumed by one process, the search ends as one that nobody stopped."
     script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(paths=[str(ROOT / "tests"), str(ROOT)]))
+    script.write_text(SCRIPT.format(work="stoppable", paths=[str(ROOT / "tests"), str(ROOT)]))
     def start(folder, processes):
         (tmp_path / folder).mkdir(exist_ok=True)
         return subprocess.Popen([sys.executable, str(script), str(tmp_path / folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -162,6 +162,30 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on(tmp_path):
     broken, whole = (load_state(tmp_path / folder / "search.safetensors") for folder in ("broken", "whole"))
     assert broken["step"] == whole["step"] == 48 and difference(broken["net"], whole["net"]) < 1e-3
     assert broken["history"][-1]["genotype"] == whole["history"][-1]["genotype"]
+
+
+def dawdling(folder: Path, ranks: Ranks = ALONE):
+    "Each step takes a second at least, so that a signal meets one that is not at its end."
+    true = tirnas.search.make_step
+    def slow(run, batches):
+        (folder / f"{ranks.rank}.begun").touch()
+        time.sleep(1)
+        true(run, batches)
+    tirnas.search.make_step = slow
+    return stoppable(folder, ranks)
+
+
+def test_ctrl_c_is_heard_by_parent_and_ranks_and_is_one_signal_all_the_same(tmp_path):
+    "A terminal sends SIGINT to all processes of a command; none takes what its parent passes on for a second one."
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.format(work="dawdling", paths=[str(ROOT / "tests"), str(ROOT)]))
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", "TIRNAS_PROCESSES": "2"})
+    while not all((tmp_path / f"{rank}.begun").exists() for rank in range(2)) and process.poll() is None: time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode and "all 2 processes have stopped" in out, err[-2000:]
+    assert load_state(tmp_path / "search.safetensors")["step"] == 1
 
 
 class Burnt(Blocks):
