@@ -18,6 +18,7 @@ from blocks import BLOCKS, CPU, PARAMS, Blocks
 from conftest import ROOT
 from test_search import EVERY, SEARCH
 
+import tirnas.core
 import tirnas.search
 from tirnas.benchmark import run_benchmark
 from tirnas.core import UserError, load_state, save_state
@@ -186,6 +187,24 @@ def test_ctrl_c_is_heard_by_parent_and_ranks_and_is_one_signal_all_the_same(tmp_
     out, err = process.communicate(timeout=240)
     assert process.returncode and "all 2 processes have stopped" in out, err[-2000:]
     assert load_state(tmp_path / "search.safetensors")["step"] == 1
+
+
+def two_in_a_folder_of_another(folder: Path, ranks: Ranks = ALONE) -> None:
+    "The disk of the second process is slower than that of the first, which puts the other run's checkpoint aside."
+    true = tirnas.core.load_state
+    def late(path):
+        time.sleep(ranks.rank)
+        return true(path)
+    tirnas.core.load_state = late
+    search(BLOCKS, dataclasses.replace(SEARCH, shards=2), CPU, folder / "search.safetensors", ranks=ranks, **QUIET)
+    retrain(BLOCKS, GENOTYPE, LED, CPU, folder / "retrain.safetensors", ranks=ranks)
+
+
+def test_several_processes_put_the_checkpoint_of_another_run_aside_once(tmp_path):
+    for name in ("search", "retrain"): save_state(tmp_path / f"{name}.safetensors", {"fingerprint": "another"})
+    run_ranks(two_in_a_folder_of_another, (tmp_path,), 2)
+    for name in ("search", "retrain"):
+        assert load_state(tmp_path / f"{name}.safetensors.old") == {"fingerprint": "another"} and "history" in load_state(tmp_path / f"{name}.safetensors")
 
 
 class Burnt(Blocks):

@@ -56,6 +56,13 @@ class Standing:
         "Wait until all are here."
         if self.fabric: self.fabric.barrier()
 
+    def first_alone(self, work: Callable):
+        "What `work()` returns in each process; the others begin when rank 0 is done, or has failed."
+        if self.rank: self.wait()
+        try: return work()
+        finally:
+            if not self.rank: self.wait()
+
 # %% ../nbs/03_ranks.ipynb #dfc6e1d1
 @dataclasses.dataclass(frozen=True)
 class Ranks(Standing):

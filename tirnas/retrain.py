@@ -268,7 +268,7 @@ def make_updates(run: RetrainRun, begin: Callable[[int], None], end: Callable[[i
 # %% ../nbs/42_retrain.ipynb #0d55f43b
 def resume(run: RetrainRun, checkpoint: Path | str | None, mark: str) -> None:
     "Go on from the checkpoint if there is one, all processes from the same update."
-    if state := resume_state(checkpoint, mark): restore(run, state)
+    if state := run.ranks.first_alone(lambda: resume_state(checkpoint, mark)): restore(run, state)
     updates = run.ranks.gather([run.done])
     if len(set(updates)) > 1:
         raise UserError(f"the processes would go on from updates {', '.join(map(str, updates))}: put {checkpoint} into a folder that all machines share")

@@ -291,7 +291,7 @@ def search_steps(run: SearchRun, save: Callable[[], None], show: Callable[[], No
 # %% ../nbs/41_search.ipynb #e87e8bc7
 def resume(run: SearchRun, checkpoint: Path | str | None, mark: str) -> None:
     "Go on from the checkpoint if there is one; all processes from the same step."
-    if state := resume_state(checkpoint, mark): run.restore(state)
+    if state := run.ranks.first_alone(lambda: resume_state(checkpoint, mark)): run.restore(state)
     steps = run.ranks.gather([run.step])
     if len(set(steps)) > 1:
         raise UserError(f"the processes would go on from steps {', '.join(map(str, steps))}: put {checkpoint} into a folder that all machines share")
