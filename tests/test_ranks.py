@@ -324,7 +324,7 @@ def test_processes_that_drift_apart_notice_it(tmp_path):
 
 
 def test_bfloat16_in_the_backbone_changes_little(monkeypatch):
-    "Losses of the first epoch of a search and of a retraining within 2 % (later ones part), gradients of 32 bits, and a checkpoint of another precision is not gone on from."
+    "Losses of the first epoch of a search and of a retraining within 2 % (later ones part), and gradients of 32 bits."
     def losses(precision):
         monkeypatch.setenv("TIRNAS_PRECISION", precision)
         _, searched = search(BLOCKS, SEARCH, CPU, **QUIET)
@@ -336,6 +336,23 @@ def test_bfloat16_in_the_backbone_changes_little(monkeypatch):
     assert [rough[i] for i in firsts] == pytest.approx([exact[i] for i in firsts], rel=0.02) and rough != exact
     monkeypatch.setenv("TIRNAS_PRECISION", "half")
     with pytest.raises(UserError, match="TIRNAS_PRECISION is 'half': use one of fp32, tf32, bf16"): search(BLOCKS, SEARCH, CPU, **QUIET)
+
+
+@pytest.mark.parametrize("strategy", ["darts", "random"])
+def test_a_search_of_another_precision_is_not_gone_on_from(strategy, tmp_path, monkeypatch, capsys):
+    params = dataclasses.replace(SEARCH, strategy=strategy, epochs=2, steps=2, proxy=dataclasses.replace(SEARCH.proxy, steps=2))
+    def run(precision):
+        monkeypatch.setenv("TIRNAS_PRECISION", precision)
+        find_genotype(BLOCKS, params, CPU, tmp_path / "c", **QUIET)
+        return capsys.readouterr().out
+    assert run("fp32") == run("fp32") == "" and "belongs to a run with other parameters" in run("bf16")
+
+
+def test_a_retraining_of_another_precision_is_not_gone_on_from(tmp_path, monkeypatch, capsys):
+    for precision, said in (("fp32", False), ("fp32", False), ("bf16", True)):
+        monkeypatch.setenv("TIRNAS_PRECISION", precision)
+        retrain(BLOCKS, GENOTYPE, dataclasses.replace(PARAMS, epochs=1), CPU, tmp_path / "c")
+        assert ("belongs to a run with other parameters" in capsys.readouterr().out) == said
 
 
 def test_the_second_run_on_a_checkpoint_is_told_of_the_first(tmp_path):
