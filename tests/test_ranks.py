@@ -1,5 +1,6 @@
 """Several real processes: the same result as one, alpha equal to the byte after every step, and what happens when one of them fails."""
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from conftest import ROOT
 from test_search import EVERY, SEARCH
 
 import tirnas.core
+import tirnas.retrain
 import tirnas.search
 from tirnas.benchmark import run_benchmark
 from tirnas.core import UserError, load_state, save_state
@@ -205,6 +207,30 @@ def test_several_processes_put_the_checkpoint_of_another_run_aside_once(tmp_path
     run_ranks(two_in_a_folder_of_another, (tmp_path,), 2)
     for name in ("search", "retrain"):
         assert load_state(tmp_path / f"{name}.safetensors.old") == {"fingerprint": "another"} and "history" in load_state(tmp_path / f"{name}.safetensors")
+
+
+def told_alone(folder: Path, ranks: Ranks = ALONE) -> None:
+    "The second process alone is told to stop; the first one's disk is slow."
+    def late(path, state):
+        time.sleep(2)
+        return save_state(path, state)
+    def tell(run, *args, true):
+        if ranks.rank: os.kill(os.getpid(), signal.SIGTERM)
+        return true(run, *args)
+    for module, name in ((tirnas.search, "make_step"), (tirnas.retrain, "try_update")):
+        setattr(module, name, functools.partial(tell, true=getattr(module, name)))
+        module.save_state = late
+    for stage, work in (("search", lambda path: search(BLOCKS, dataclasses.replace(SEARCH, shards=2, steps=9), CPU, path, ranks=ranks, **QUIET)),
+                        ("retrain", lambda path: retrain(BLOCKS, GENOTYPE, dataclasses.replace(LED, steps=9), CPU, path, ranks=ranks))):
+        try: work(folder / stage)
+        except SystemExit: (folder / f"{stage}-{ranks.rank}.json").write_text(json.dumps((folder / stage).exists()))
+
+
+def test_no_process_that_stops_ends_before_the_state_is_saved(tmp_path):
+    "The launcher of the processes ends all of them when one has ended."
+    run_ranks(told_alone, (tmp_path,), 2)
+    assert {p.name: p.read_text() for p in tmp_path.glob("*.json")} == dict.fromkeys([f"{stage}-{rank}.json" for stage in ("search", "retrain") for rank in (0, 1)], "true")
+    assert load_state(tmp_path / "search")["step"] == load_state(tmp_path / "retrain")["done"] == 1
 
 
 class Burnt(Blocks):

@@ -289,6 +289,7 @@ def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: Retra
     def save() -> None:
         check_alike(net.parameters(), ranks)
         if checkpoint and first: save_state(checkpoint, {"fingerprint": mark, **run_state(run)})
+        ranks.wait()      # a launcher ends all processes once one has ended
     def end(epochs: int) -> None:
         end_epoch(run, ask(validate, epochs))
         save()

@@ -306,6 +306,7 @@ def search(sequences: Items[Sequence], params: SearchParams, device: torch.devic
     def save() -> None:
         check_alike(run.net.parameters(), ranks)
         if checkpoint and first: save_state(checkpoint, {"fingerprint": mark, **run.state()})
+        ranks.wait()      # a launcher ends all processes once one has ended
     def show() -> None:
         if log and first: write_json(log, run.history)
         if first: report(run.history[-1])
