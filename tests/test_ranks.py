@@ -233,6 +233,25 @@ def test_no_process_that_stops_ends_before_the_state_is_saved(tmp_path):
     assert load_state(tmp_path / "search")["step"] == load_state(tmp_path / "retrain")["done"] == 1
 
 
+def evaluate_and_look(folder: Path, ranks: Ranks = ALONE) -> None:
+    "As the notebook of the stage does; the first process takes its time to write."
+    import tirnas.evaluation
+    from tirnas.data.prepare import load_index
+    true = tirnas.evaluation.publish
+    def late(*places):
+        time.sleep(2)
+        true(*places)
+    tirnas.evaluation.publish = late
+    tirnas.evaluation.evaluate_model(tirnas.evaluation.EvaluateParams(("constant",)), load_index(folder / "prepared", "test"), folder / "model.safetensors", folder, ranks=ranks)
+    assert (folder / "metrics.json").is_file() and list((folder / "out" / "results" / "constant").glob("*.txt"))
+
+
+def test_what_an_evaluation_writes_is_there_for_all_processes(tmp_path):
+    import kills
+    kills.provide(tmp_path)
+    run_ranks(evaluate_and_look, (tmp_path,), 2)
+
+
 class Burnt(Blocks):
     "A block whose frames from the 20th on are broken by one pixel that is no number."
     def frame(self, t):
