@@ -255,14 +255,16 @@ def make_updates(run: RetrainRun, begin: Callable[[int], None], end: Callable[[i
     "Make all updates that are left: `begin` before an epoch and `end` after it hear how many have ended; `save` writes the state."
     length, total, due = run.params.steps, run.params.epochs * run.params.steps, every(SAVE_EVERY_S)
     with stop_signals() as stop, ThreadPoolExecutor(side_by_side(len(run.copies)), initializer=use_threads) as pool:
+        end_here = lambda: end_by(stop() or signal.SIGTERM, f"stopped after update {run.done} of {total}: the same command goes on from there")
         while (epoch := len(run.history)) < run.params.epochs:
             if run.done == epoch * length: begin(epoch)
             for batches in prefetch(run.batches, range(run.done, (epoch + 1) * length)):
                 try_update(run, batches, pool)
                 stopped, late = run.ranks.any(stop() > 0, due())
                 if stopped or late: save()
-                if stopped: end_by(stop() or signal.SIGTERM, f"stopped after update {run.done} of {total}: the same command goes on from there")
+                if stopped: end_here()
             end(epoch + 1)
+            if run.done < total and run.ranks.any(stop() > 0)[0]: end_here()
 
 # %% ../nbs/42_retrain.ipynb #0d55f43b
 def resume(run: RetrainRun, checkpoint: Path | str | None, mark: str) -> None:
