@@ -296,6 +296,19 @@ def test_an_update_left_out_leaves_no_trace():
     assert not all(torch.equal(before[k], v) for k, v in run.copies[0].state_dict().items())
 
 
+@pytest.mark.parametrize("order, half", [("first", "arch"), ("second", "arch"), ("second", "weight")])
+def test_an_update_of_alpha_left_out_leaves_no_trace(order, half):
+    "Of the step of the weights that the second order foresees neither."
+    params = dataclasses.replace(SEARCH, order=order, warmup_epochs=0)
+    run = tirnas.search.start_search(BLOCKS, params, CPU)
+    tirnas.search.begin_epoch(run)
+    batches = tirnas.search.draw_batches(run, 0)
+    batches[half] = [(n, dataclasses.replace(b, images=np.full_like(b.images, np.nan))) for n, b in batches[half]]
+    before = {k: v.clone() for k, v in run.net.state_dict().items()}
+    with pytest.raises(FloatingPointError): tirnas.search.move_alpha(run, batches)
+    assert all(torch.equal(before[k], v) for k, v in run.net.state_dict().items())
+
+
 def test_nothing_but_broken_batches_is_no_training():
     wild = dataclasses.replace(PARAMS, skip_bad_batches=True, weights=dataclasses.replace(PARAMS.weights, lr=1e30), epochs=4)
     with warnings.catch_warnings(), pytest.raises(UserError, match="every update of epoch . was left out"):
