@@ -1,5 +1,6 @@
 """Several real processes: the same result as one, alpha equal to the byte after every step, and what happens when one of them fails."""
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,8 @@ from blocks import BLOCKS, CPU, PARAMS, Blocks
 from conftest import ROOT
 from test_search import EVERY, SEARCH
 
+import tirnas.core
+import tirnas.retrain
 import tirnas.search
 from tirnas.benchmark import run_benchmark
 from tirnas.core import UserError, load_state, save_state
@@ -126,12 +129,12 @@ SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from test_ranks import stoppable
+from test_ranks import dawdling, stoppable
 from tirnas.core import use_threads
 from tirnas.ranks import together
 if __name__ == "__main__":
     use_threads()
-    together(stoppable, Path(sys.argv[1]))
+    together({work}, Path(sys.argv[1]))
     print("done")
 """
 
@@ -144,7 +147,7 @@ def stoppable(folder: Path, ranks: Ranks = ALONE):
 def test_asked_to_stop_all_stop_at_one_step_and_go_on(tmp_path):
     "SIGTERM to the parent of two; resumed by one process, the search ends as one that nobody stopped."
     script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(paths=[str(ROOT / "tests"), str(ROOT)]))
+    script.write_text(SCRIPT.format(work="stoppable", paths=[str(ROOT / "tests"), str(ROOT)]))
     def start(folder, processes):
         (tmp_path / folder).mkdir(exist_ok=True)
         return subprocess.Popen([sys.executable, str(script), str(tmp_path / folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -162,6 +165,91 @@ def test_asked_to_stop_all_stop_at_one_step_and_go_on(tmp_path):
     broken, whole = (load_state(tmp_path / folder / "search.safetensors") for folder in ("broken", "whole"))
     assert broken["step"] == whole["step"] == 24 and difference(broken["net"], whole["net"]) < 1e-3
     assert broken["history"][-1]["genotype"] == whole["history"][-1]["genotype"]
+
+
+def dawdling(folder: Path, ranks: Ranks = ALONE):
+    "Each step takes a second at least, so that a signal meets one that is not at its end."
+    true = tirnas.search.make_step
+    def slow(run, batches):
+        (folder / f"{ranks.rank}.begun").touch()
+        time.sleep(1)
+        true(run, batches)
+    tirnas.search.make_step = slow
+    return stoppable(folder, ranks)
+
+
+def test_ctrl_c_is_heard_by_parent_and_ranks_and_is_one_signal_all_the_same(tmp_path):
+    "A terminal sends SIGINT to all processes of a command; none takes what its parent passes on for a second one."
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.format(work="dawdling", paths=[str(ROOT / "tests"), str(ROOT)]))
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", "TIRNAS_PROCESSES": "2"})
+    while not all((tmp_path / f"{rank}.begun").exists() for rank in range(2)) and process.poll() is None: time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode and "all 2 processes have stopped" in out, err[-2000:]
+    assert load_state(tmp_path / "search.safetensors")["step"] == 1
+
+
+def two_in_a_folder_of_another(folder: Path, ranks: Ranks = ALONE) -> None:
+    "The disk of the second process is slower than that of the first, which puts the other run's checkpoint aside."
+    true = tirnas.core.load_state
+    def late(path):
+        time.sleep(ranks.rank)
+        return true(path)
+    tirnas.core.load_state = late
+    search(BLOCKS, dataclasses.replace(SEARCH, shards=2), CPU, folder / "search.safetensors", ranks=ranks, **QUIET)
+    retrain(BLOCKS, GENOTYPE, LED, CPU, folder / "retrain.safetensors", ranks=ranks)
+
+
+def test_several_processes_put_the_checkpoint_of_another_run_aside_once(tmp_path):
+    for name in ("search", "retrain"): save_state(tmp_path / f"{name}.safetensors", {"fingerprint": "another"})
+    run_ranks(two_in_a_folder_of_another, (tmp_path,), 2)
+    for name in ("search", "retrain"):
+        assert load_state(tmp_path / f"{name}.safetensors.old") == {"fingerprint": "another"} and "history" in load_state(tmp_path / f"{name}.safetensors")
+
+
+def told_alone(folder: Path, ranks: Ranks = ALONE) -> None:
+    "The second process alone is told to stop; the first one's disk is slow."
+    def late(path, state):
+        time.sleep(2)
+        return save_state(path, state)
+    def tell(run, *args, true):
+        if ranks.rank: os.kill(os.getpid(), signal.SIGTERM)
+        return true(run, *args)
+    for module, name in ((tirnas.search, "make_step"), (tirnas.retrain, "try_update")):
+        setattr(module, name, functools.partial(tell, true=getattr(module, name)))
+        module.save_state = late
+    for stage, work in (("search", lambda path: search(BLOCKS, dataclasses.replace(SEARCH, shards=2, steps=9), CPU, path, ranks=ranks, **QUIET)),
+                        ("retrain", lambda path: retrain(BLOCKS, GENOTYPE, dataclasses.replace(LED, steps=9), CPU, path, ranks=ranks))):
+        try: work(folder / stage)
+        except SystemExit: (folder / f"{stage}-{ranks.rank}.json").write_text(json.dumps((folder / stage).exists()))
+
+
+def test_no_process_that_stops_ends_before_the_state_is_saved(tmp_path):
+    "The launcher of the processes ends all of them when one has ended."
+    run_ranks(told_alone, (tmp_path,), 2)
+    assert {p.name: p.read_text() for p in tmp_path.glob("*.json")} == dict.fromkeys([f"{stage}-{rank}.json" for stage in ("search", "retrain") for rank in (0, 1)], "true")
+    assert load_state(tmp_path / "search")["step"] == load_state(tmp_path / "retrain")["done"] == 1
+
+
+def evaluate_and_look(folder: Path, ranks: Ranks = ALONE) -> None:
+    "As the notebook of the stage does; the first process takes its time to write."
+    import tirnas.evaluation
+    from tirnas.data.prepare import load_index
+    true = tirnas.evaluation.publish
+    def late(*places):
+        time.sleep(2)
+        true(*places)
+    tirnas.evaluation.publish = late
+    tirnas.evaluation.evaluate_model(tirnas.evaluation.EvaluateParams(("constant",)), load_index(folder / "prepared", "test"), folder / "model.safetensors", folder, ranks=ranks)
+    assert (folder / "metrics.json").is_file() and list((folder / "out" / "results" / "constant").glob("*.txt"))
+
+
+def test_what_an_evaluation_writes_is_there_for_all_processes(tmp_path):
+    import kills
+    kills.provide(tmp_path)
+    run_ranks(evaluate_and_look, (tmp_path,), 2)
 
 
 class Burnt(Blocks):
@@ -206,6 +294,19 @@ def test_an_update_left_out_leaves_no_trace():
         assert all(torch.equal(before[k], v) for c in run.copies for k, v in c.state_dict().items())
         run.update(good, pool)
     assert not all(torch.equal(before[k], v) for k, v in run.copies[0].state_dict().items())
+
+
+@pytest.mark.parametrize("order, half", [("first", "arch"), ("second", "arch"), ("second", "weight")])
+def test_an_update_of_alpha_left_out_leaves_no_trace(order, half):
+    "Of the step of the weights that the second order foresees neither."
+    params = dataclasses.replace(SEARCH, order=order, warmup_epochs=0)
+    run = tirnas.search.start_search(BLOCKS, params, CPU)
+    tirnas.search.begin_epoch(run)
+    batches = tirnas.search.draw_batches(run, 0)
+    batches[half] = [(n, dataclasses.replace(b, images=np.full_like(b.images, np.nan))) for n, b in batches[half]]
+    before = {k: v.clone() for k, v in run.net.state_dict().items()}
+    with pytest.raises(FloatingPointError): tirnas.search.move_alpha(run, batches)
+    assert all(torch.equal(before[k], v) for k, v in run.net.state_dict().items())
 
 
 def test_nothing_but_broken_batches_is_no_training():
@@ -281,7 +382,7 @@ def test_processes_that_drift_apart_notice_it(tmp_path):
 
 
 def test_bfloat16_in_the_backbone_changes_little(monkeypatch):
-    "Losses of the first epoch of a search and of a retraining within 2 % (later ones part), gradients of 32 bits, and a checkpoint of another precision is not gone on from."
+    "Losses of the first epoch of a search and of a retraining within 2 % (later ones part), and gradients of 32 bits."
     def losses(precision):
         monkeypatch.setenv("TIRNAS_PRECISION", precision)
         _, searched = search(BLOCKS, SEARCH, CPU, **QUIET)
@@ -293,6 +394,23 @@ def test_bfloat16_in_the_backbone_changes_little(monkeypatch):
     assert [rough[i] for i in firsts] == pytest.approx([exact[i] for i in firsts], rel=0.02) and rough != exact
     monkeypatch.setenv("TIRNAS_PRECISION", "half")
     with pytest.raises(UserError, match="TIRNAS_PRECISION is 'half': use one of fp32, tf32, bf16"): search(BLOCKS, SEARCH, CPU, **QUIET)
+
+
+@pytest.mark.parametrize("strategy", ["darts", "random"])
+def test_a_search_of_another_precision_is_not_gone_on_from(strategy, tmp_path, monkeypatch, capsys):
+    params = dataclasses.replace(SEARCH, strategy=strategy, epochs=2, steps=2, proxy=dataclasses.replace(SEARCH.proxy, steps=2))
+    def run(precision):
+        monkeypatch.setenv("TIRNAS_PRECISION", precision)
+        find_genotype(BLOCKS, params, CPU, tmp_path / "c", **QUIET)
+        return capsys.readouterr().out
+    assert run("fp32") == run("fp32") == "" and "belongs to a run with other parameters" in run("bf16")
+
+
+def test_a_retraining_of_another_precision_is_not_gone_on_from(tmp_path, monkeypatch, capsys):
+    for precision, said in (("fp32", False), ("fp32", False), ("bf16", True)):
+        monkeypatch.setenv("TIRNAS_PRECISION", precision)
+        retrain(BLOCKS, GENOTYPE, dataclasses.replace(PARAMS, epochs=1), CPU, tmp_path / "c")
+        assert ("belongs to a run with other parameters" in capsys.readouterr().out) == said
 
 
 def test_the_second_run_on_a_checkpoint_is_told_of_the_first(tmp_path):

@@ -312,7 +312,10 @@ def test_a_stale_log_and_checkpoint_are_not_taken_for_this_run(tmp_path):
     assert seen == [1, 2, 3]
     old = checkpoint.read_bytes()
     search(BLOCKS, dataclasses.replace(SEARCH, seed=1), CPU, checkpoint, log, report=lambda r: None)
-    assert (tmp_path / "c.safetensors.old").read_bytes() == old != checkpoint.read_bytes()
+    second = checkpoint.read_bytes()
+    assert (tmp_path / "c.safetensors.old").read_bytes() == old != second
+    search(BLOCKS, SEARCH, CPU, checkpoint, log, report=lambda r: None)
+    assert (tmp_path / "c.safetensors.old").read_bytes() == old and (tmp_path / "c.safetensors.old2").read_bytes() == second
 
 
 def test_a_finished_epoch_outlives_a_report_that_fails(tmp_path):

@@ -71,6 +71,39 @@ def test_a_retraining_broken_off_within_an_epoch_ends_with_the_same_bytes(tmp_pa
     assert history == told and all(torch.equal(weights[k], v) for k, v in expected.items())
 
 
+@pytest.mark.parametrize("calls", [4, 8])
+def test_a_retraining_that_is_told_to_stop_in_the_last_update_of_an_epoch_saves_before_it_validates(tmp_path, monkeypatch, calls):
+    "Long videos take longer than a machine leaves time; the run that goes on validates first."
+    path, asked = tmp_path / "retrain.safetensors", []
+    def validate(net, epochs):
+        asked.append(epochs)
+        return {"checked": float(sum(p.double().sum() for p in net.state_dict().values()))}
+    run = lambda path: retraining.retrain(BLOCKS, CELLS, LED, CPU, path, validate=validate, unroll=unrolling(BLOCKS, LED, CELLS))
+    with monkeypatch.context() as patch:
+        broken_off(patch, retraining.RetrainRun, "update", calls, stop)
+        with pytest.raises(SystemExit): run(path)
+    assert len(load_state(path)["history"]) == len(asked) == calls // 4 - 1 and load_state(path)["done"] == calls
+    net, history = run(path)
+    assert asked == [1, 2]
+    expected, told = run(None)
+    assert history == told and all(torch.equal(net.state_dict()[k], v) for k, v in expected.state_dict().items())
+
+
+def test_a_retraining_that_is_told_to_stop_while_it_validates_follows_no_videos_first(tmp_path):
+    path, followed = tmp_path / "retrain.safetensors", []
+    def validate(net, epochs):
+        stop()
+        return {}
+    def unroll(net, epochs):
+        followed.append(epochs)
+        return []
+    with pytest.raises(SystemExit): retraining.retrain(BLOCKS, CELLS, LED, CPU, path, validate=validate, unroll=unroll)
+    assert followed == [0] and load_state(path)["done"] == 4 and len(load_state(path)["history"]) == 1
+    net, history = retraining.retrain(BLOCKS, CELLS, LED, CPU, path)
+    expected, told = retraining.retrain(BLOCKS, CELLS, LED, CPU)
+    assert history == told and all(torch.equal(net.state_dict()[k], v) for k, v in expected.state_dict().items())
+
+
 def test_the_pieces_that_a_stopped_run_keeps_matter(tmp_path, monkeypatch):
     "Without them the same run ends elsewhere: the test above would see it if they were lost."
     path = tmp_path / "retrain.safetensors"

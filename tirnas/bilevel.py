@@ -107,17 +107,19 @@ def unrolled_gradients(alpha: list[nn.Parameter], weights: list[nn.Parameter], w
                        arch_loss: Callable[[], torch.Tensor], optimiser: torch.optim.SGD, clip: float = math.inf) -> tuple[list, torch.Tensor]:
     """Second-order gradients of alpha, and the architecture loss after the foreseen step of the weights (DARTS, eq. 7).
 
-    `weight_loss` must give the same value when called twice. Weights end as they were, to the last bit. Where gradients
+    `weight_loss` must give the same value when called twice. Weights end as they were, to the last bit, where a loss is no number, too. Where gradients
     are clipped, the factor is taken as a constant."""
     grads = gradients(weight_loss(), weights)
     step = sgd_step(weights, grads, optimiser, clip)
     before = [w.detach().clone() for w in weights]
     with torch.no_grad():
         for w, s in zip(weights, step): w -= s
-    loss = arch_loss()
-    direct, slopes = (lambda g: (g[:len(alpha)], g[len(alpha):]))(gradients(loss, [*alpha, *weights]))
-    with torch.no_grad():
-        for w, old in zip(weights, before): w.copy_(old)
+    try:
+        loss = arch_loss()
+        direct, slopes = (lambda g: (g[:len(alpha)], g[len(alpha):]))(gradients(loss, [*alpha, *weights]))
+    finally:
+        with torch.no_grad():
+            for w, old in zip(weights, before): w.copy_(old)
     inner = torch.autograd.grad(weight_loss(), weights, create_graph=True, allow_unused=True)
     product = sum((g * s).sum() for g, s in zip(inner, slopes) if g is not None and s is not None)
     indirect = torch.autograd.grad(product, alpha, allow_unused=True)

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -231,12 +232,17 @@ def fingerprint(*parts) -> str:
     return hashlib.sha256(code.digest() + text.encode()).hexdigest()[:16]
 
 
+def _old_names(path: Path | str) -> Iterator[Path]:
+    "Names for checkpoints that are put aside: `.old`, `.old2` and so on."
+    return (Path(f"{path}.old{n if n > 1 else ''}") for n in itertools.count(1))
+
+
 def resume_state(path: Path | str | None, mark: str) -> dict | None:
     "The state in `path` if a run with this fingerprint wrote it, else None."
     if path is None or not Path(path).exists(): return None
     state = load_state(path)
     if state.get("fingerprint") == mark: return state
-    kept = Path(path).replace(Path(f"{path}.old"))
+    kept = Path(path).replace(next(p for p in _old_names(path) if not p.exists()))
     print(f"{Path(path).name} belongs to a run with other parameters, data or code: starting anew, it is kept as {kept.name}")
     return None
 

@@ -131,9 +131,11 @@ def evaluate_model(params: EvaluateParams, sequences: Items[Sequence], model: Pa
                    ranks: Ranks = ALONE) -> dict:
     """Score the model and the floors; writes `<here>/out/results`, `<here>/out/report` and `<here>/metrics.json`, returns all scores.
 
-    Several processes share the sequences; the first one writes."""
+    Several processes share the sequences; the first one writes, and none returns before that is done."""
     model, here = Path(model), Path(here)
     if not model.is_file(): raise UserError(f"{model} does not exist: run the retrain stage first (dvc repro retrain)")
     raw = raw_folder(here / "checkpoints", model, params, sequences)
     with contextlib.nullcontext() if ranks.rank else hold(here / "metrics.json", "an evaluation"):
-        return write_scores(params, sequences, model, raw, here, jobs, ranks)
+        scores = write_scores(params, sequences, model, raw, here, jobs, ranks)
+        ranks.wait()
+        return scores

@@ -255,20 +255,21 @@ def make_updates(run: RetrainRun, begin: Callable[[int], None], end: Callable[[i
     "Make all updates that are left: `begin` before an epoch and `end` after it hear how many have ended; `save` writes the state."
     length, total, due = run.params.steps, run.params.epochs * run.params.steps, every(SAVE_EVERY_S)
     with stop_signals() as stop, ThreadPoolExecutor(side_by_side(len(run.copies)), initializer=use_threads) as pool:
-        while run.done < total:
-            if run.done % length == 0: begin(run.done // length)
-            left = range(run.done, run.done - run.done % length + length)
-            for batches in prefetch(run.batches, left):
+        end_here = lambda: end_by(stop() or signal.SIGTERM, f"stopped after update {run.done} of {total}: the same command goes on from there")
+        while (epoch := len(run.history)) < run.params.epochs:
+            if run.done == epoch * length: begin(epoch)
+            for batches in prefetch(run.batches, range(run.done, (epoch + 1) * length)):
                 try_update(run, batches, pool)
-                ended, (stopped, late) = run.done % length == 0, run.ranks.any(stop() > 0, due())
-                if ended: end(run.done // length)
-                elif stopped or late: save()
-                if stopped: end_by(stop() or signal.SIGTERM, f"stopped after update {run.done} of {total}: the same command goes on from there")
+                stopped, late = run.ranks.any(stop() > 0, due())
+                if stopped or late: save()
+                if stopped: end_here()
+            end(epoch + 1)
+            if run.done < total and run.ranks.any(stop() > 0)[0]: end_here()
 
 # %% ../nbs/42_retrain.ipynb #0d55f43b
 def resume(run: RetrainRun, checkpoint: Path | str | None, mark: str) -> None:
     "Go on from the checkpoint if there is one, all processes from the same update."
-    if state := resume_state(checkpoint, mark): restore(run, state)
+    if state := run.ranks.first_alone(lambda: resume_state(checkpoint, mark)): restore(run, state)
     updates = run.ranks.gather([run.done])
     if len(set(updates)) > 1:
         raise UserError(f"the processes would go on from updates {', '.join(map(str, updates))}: put {checkpoint} into a folder that all machines share")
@@ -289,6 +290,7 @@ def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: Retra
     def save() -> None:
         check_alike(net.parameters(), ranks)
         if checkpoint and first: save_state(checkpoint, {"fingerprint": mark, **run_state(run)})
+        ranks.wait()      # a launcher ends all processes once one has ended
     def end(epochs: int) -> None:
         end_epoch(run, ask(validate, epochs))
         save()

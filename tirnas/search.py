@@ -291,7 +291,7 @@ def search_steps(run: SearchRun, save: Callable[[], None], show: Callable[[], No
 # %% ../nbs/41_search.ipynb #e87e8bc7
 def resume(run: SearchRun, checkpoint: Path | str | None, mark: str) -> None:
     "Go on from the checkpoint if there is one; all processes from the same step."
-    if state := resume_state(checkpoint, mark): run.restore(state)
+    if state := run.ranks.first_alone(lambda: resume_state(checkpoint, mark)): run.restore(state)
     steps = run.ranks.gather([run.step])
     if len(set(steps)) > 1:
         raise UserError(f"the processes would go on from steps {', '.join(map(str, steps))}: put {checkpoint} into a folder that all machines share")
@@ -306,6 +306,7 @@ def search(sequences: Items[Sequence], params: SearchParams, device: torch.devic
     def save() -> None:
         check_alike(run.net.parameters(), ranks)
         if checkpoint and first: save_state(checkpoint, {"fingerprint": mark, **run.state()})
+        ranks.wait()      # a launcher ends all processes once one has ended
     def show() -> None:
         if log and first: write_json(log, run.history)
         if first: report(run.history[-1])

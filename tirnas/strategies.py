@@ -22,6 +22,7 @@ from .lock import hold
 from .nets.cost import genotype_cost
 from .nets.genotype import DerivedNetwork, Genotype
 from .objective import SearchNet, SearchParams, batch_budget, classify, deal, held_out, to_tensors
+from .precision import use_precision
 from .proposals import Trial, make_proposer
 from .ranks import ALONE, Ranks
 from .search import search
@@ -121,7 +122,7 @@ def try_candidates(sequences: Items[Sequence], params: SearchParams, device: tor
                    checkpoint: Path | str | None = None, log: Path | str | None = None,
                    report: Callable[[dict], None] = print_record) -> tuple[Genotype, list[dict]]:
     "Try as many candidates as the budget pays for; return the best and one record each."
-    count, mark = num_candidates(params), fingerprint(params, digest(sequences), str(device))
+    count, mark = num_candidates(params), fingerprint(params, digest(sequences), str(device), use_precision())
     with hold(checkpoint, "a search"), stop_signals() as stop:
         state = resume_state(checkpoint, mark)
         history, samplers = state["history"] if state else [], deal(sequences, params)

@@ -8,8 +8,8 @@
 #SBATCH --signal=SIGTERM@120
 #SBATCH --requeue
 # sbatch docs/launch/slurm.sh search paper      from the root of the repository, on a file system that all nodes share.
-# Two minutes before the end all processes are asked to stop: the search saves at the next step, retraining has saved after each
-# epoch. Handed in once more, the job goes on from there.
+# Two minutes before the end all processes are asked to stop: search and retraining save at the next update (or, where it validates,
+# when that is done; it last saved ten minutes before that at most). Handed in once more, the job goes on from there.
 set -euo pipefail
 source .venv/bin/activate
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
