@@ -28,7 +28,7 @@ from tirnas.data.sequences import open_dataset
 from tirnas.data.unrolled import UnrollSettings
 from tirnas.lock import hold
 from tirnas.nets.genotype import random_genotype
-from tirnas.ranks import ALONE, RankDied, Ranks, launched_as, run_ranks, together
+from tirnas.ranks import ALONE, RankDied, Ranks, launched_as, processes_here, run_ranks, together
 from tirnas.retrain import retrain
 from tirnas.search import search
 from tirnas.shards import check_alike, check_shards
@@ -117,12 +117,19 @@ def one_refuses(folder: Path, ranks: Ranks = ALONE) -> None:
     ranks.wait()
 
 
+def one_breaks(folder: Path, ranks: Ranks = ALONE) -> None:
+    if ranks.rank == 0: raise RuntimeError("kcf failed on 1 of 3 sequences, the others are done: walk: it fell")
+    ranks.wait()
+
+
 def test_a_process_that_dies_is_named(tmp_path):
     started = time.monotonic()
     with pytest.raises(RankDied, match="process 1 of 2 was ended by SIGKILL, perhaps for lack of memory: the same command goes on from the last"):
         run_ranks(one_dies, (tmp_path,), 2)
     assert time.monotonic() - started < 300, "it hung"
     with pytest.raises(UserError, match="^walk is empty: remove it$"): run_ranks(one_refuses, (tmp_path,), 2)
+    with pytest.raises(RankDied, match=r"process 0 of 2 failed \(kcf failed on 1 of 3 sequences, .* it fell\): the same command goes on"):
+        run_ranks(one_breaks, (tmp_path,), 2)
 
 
 SCRIPT = """
@@ -363,7 +370,9 @@ def test_what_cannot_be_shared_is_refused(monkeypatch):
     with pytest.raises(UserError, match="second order foresees the step of one batch and shards is 2"):
         dataclasses.replace(SEARCH, order="second", shards=2)
     for name, value in {"SLURM_PROCID": "3", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "16", "SLURM_NNODES": "2"}.items(): monkeypatch.setenv(name, value)
-    assert launched_as() == (8, 2)
+    assert launched_as() == (8, 2) and processes_here() == 8
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")     # a shell that somebody works in, within a job of 16
+    assert launched_as() is None and processes_here() == 1
 
 
 def drift(folder: Path, ranks: Ranks = ALONE) -> None:

@@ -185,12 +185,14 @@ def parse_yaml(path: Path | str) -> object:
 
 # %% ../nbs/00_core.ipynb #d1a86ddd
 def _split(value, tensors: dict) -> object:
+    import numpy as np
     import torch
     if isinstance(value, torch.Tensor):
         tensors[str(len(tensors))] = value.detach().cpu().contiguous().clone()
         return {"tensor": str(len(tensors) - 1)}
     if isinstance(value, dict): return {"dict": [[k, _split(v, tensors)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)): return {"list": [_split(v, tensors) for v in value]}
+    if isinstance(value, np.generic): value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)): return {"value": value}
     raise TypeError(f"a {type(value).__name__} cannot be kept in a checkpoint")
 
@@ -204,7 +206,7 @@ def _join(node: dict, tensors: dict) -> object:
 
 # %% ../nbs/00_core.ipynb #04c0d62d
 def save_state(path: Path | str, state: dict) -> Path:
-    "Write nested dicts and lists of tensors, numbers and texts to one safetensors file, atomically."
+    "Write nested dicts and lists of tensors, numbers (numpy's become plain ones) and texts to one safetensors file, atomically."
     from safetensors.torch import save
     tensors: dict = {}
     skeleton = _split(state, tensors)
