@@ -150,7 +150,7 @@ def in_json(data, a, b):
 
 
 def in_yaml(data, a, b):
-    try: value = yaml.safe_load(data)
+    try: value = yaml.load(data, yaml.CSafeLoader)
     except Exception: return put(data, a, b)      # spoilt already
     return encoded(other_value(value, a, b))
 
@@ -368,6 +368,10 @@ def test_indices(tmp_path):
                 assert isinstance(s, Sequence) and os.sep not in s.name
                 s.frame_paths, s.boxes_xywh, s.attributes, len(s)
         return read
+    for field in ("truth", "frames", "attributes"):      # found by this file
+        entry = json.loads(json.dumps(index))
+        entry["test"][0]["place"][field] = "\ud800"
+        with pytest.raises(UserError): through(tmp_path / "prepared" / "index.json", whole("test"))(json.dumps(entry).encode())
     fuzz("index of prepare", [json.dumps(index).encode()], through(tmp_path / "prepared" / "index.json", whole("train"), whole("test")), (in_json, in_json, *TEXT))
 
     kept = {"seen": {str(tmp_path / "a"): places.last_change(str(tmp_path / "a"))}, "places": [dataclasses.astuple(place)], "remarks": ["x"]}
@@ -419,11 +423,15 @@ def test_notes(tmp_path):
         note = read_note(path.parent)
         "\n".join(note_remarks(path.parent, note)).encode(errors="backslashreplace")
         json.dumps(note["parameters"])
+    through(tmp_path / "run.json", read)(json.dumps({**note, "sequences": {"s" * 300: {"sha256": None, "frames": "00"}}}).encode())      # found by this file
     fuzz("run.json", [json.dumps(note).encode()], through(tmp_path / "run.json", read), (in_json, in_json, *TEXT))
 
 
 def test_histories(tmp_path):
     seeds = [json.dumps(h).encode() for h in (invent_history(1), invent_candidates(2))]
+    broken = invent_history(1)
+    broken[0]["mixing"]["a\nb"] = [[1.0]]       # found by this file
+    with pytest.raises(UserError, match=r"the mixing weights of the 'a\\nb' cell"): through(tmp_path / "search.json", read_history)(json.dumps(broken).encode())
     fuzz("history of a search", seeds, through(tmp_path / "search.json", read_history), (in_json, in_json, *TEXT))
 
 

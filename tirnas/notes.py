@@ -7,6 +7,7 @@ __all__ = ['TIMING', 'PACKAGES', 'MOST_PARAMETERS', 'KINDS', 'describe_run', 'fr
            'claim_folder', 'mixture', 'note_remarks']
 
 # %% ../nbs/52a_notes.ipynb #3928600f
+import os
 import sys
 import warnings
 import zlib
@@ -115,7 +116,7 @@ def claim_folder(
 # %% ../nbs/52a_notes.ipynb #282cc5c0
 def mixture(folder: Path, note: dict) -> list[str]:
     "The tasks in a folder with results of another state of the tracker than the note's own; [] where all are of one."
-    there = [name for name in note["sequences"] if (folder / f"{name}.txt").is_file()]
+    there = [name for name in note["sequences"] if os.path.isfile(folder / f"{name}.txt")]     # False where the name is too long for a file
     old = [name for name in there if note["sequences"][name].get("sha256") != note["sha256"]]
     marks = {note["sequences"][name].get("sha256") for name in there}
     return old if len(marks) > 1 else []

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import UserError, parse_json
+from .core import UserError, key_text, parse_json
 from .nets.cells import NODES, full_links, num_edges
 from .nets.drawing import draw_cell
 from .nets.genotype import Genotype, discretise, positions, random_genotype
@@ -108,7 +108,7 @@ def check_record(record: object) -> None:
     kind = Genotype.from_json(record["genotype"]).kind
     for which, rows in record.get("mixing", {}).items():
         if [len(row) for row in rows] != [len(PRIMITIVES)] * num_edges(full_links(kind)):
-            raise UserError(f"the mixing weights of the {which} cell are not {len(PRIMITIVES)} numbers for each edge")
+            raise UserError(f"the mixing weights of the {key_text(which)} cell are not {len(PRIMITIVES)} numbers for each edge")
 
 # %% ../nbs/62a_watch.ipynb #07621700
 def by_epoch(history: list[dict]) -> bool:

@@ -108,6 +108,7 @@ def sound_place(values: dict) -> Place:
     if not all(isinstance(values[name], str) and "\0" not in values[name] for name in texts): raise ValueError("a text is none")
     if type(values["origin"]) is not int or abs(values["origin"]) > 1: raise ValueError("an origin is neither 0 nor 1")
     if len(box) not in (0, 4) or not all(isinstance(v, (int, float)) and abs(v) < 1e300 for v in box): raise ValueError("a box is none")
+    for name in _PATHS: os.fsencode(values[name])       # what no file can be called is a ValueError, too
     home = os.path.join(root, "")
     if not os.path.isabs(root) or any(values[name] and not os.path.normpath(values[name]).startswith(home) for name in _PATHS[1:]
                                       if values[name] != root): raise ValueError("a path leaves the data")
