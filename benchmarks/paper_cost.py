@@ -121,6 +121,7 @@ def main() -> None:
     found = {}
     for kind in KINDS:
         more = ["--recipe", args.recipe, "--device", args.device, "--frames", str(args.frames), "--updates", str(args.updates)]
+        print(f"{kind}: {args.updates + 1} updates with {args.targets[0]} and with {args.targets[1]} targets, some minutes", file=sys.stderr, flush=True)
         run = lambda targets: subprocess.run([sys.executable, __file__, *more, "--one", kind, str(targets)], check=True, stdout=subprocess.PIPE, text=True)
         found[kind] = [json.loads(run(targets).stdout.splitlines()[-1]) for targets in args.targets]
     report(found, args)

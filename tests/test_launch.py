@@ -27,10 +27,15 @@ search(BLOCKS, dataclasses.replace(SEARCH, steps=9), CPU, "search.safetensors")
 """
 
 
+def test_what_cannot_be_shared_is_said_before_anything_starts(tmp_path):
+    run = subprocess.run([sys.executable, str(ROOT / "docs" / "launch" / "stage.py"), "prepare", "mini"], cwd=tmp_path, text=True, capture_output=True)
+    assert run.returncode == 1 and run.stderr.startswith("prepare works in one process: run `dvc repro prepare`") and not any(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs signals as Linux has them")
 @pytest.mark.parametrize("slurm", [False, True])
 def test_a_stage_that_is_told_to_stop_saves_first(tmp_path, slurm):
-    "srun tells the kernel itself; torchrun and fabric run tell only the processes that they have started."
+    "srun tells the kernel itself; torchrun and fabric run tell only the processes that they have started, and after Ctrl-C a second time."
     (tmp_path / "nbs" / "stages").mkdir(parents=True)
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [nbformat.v4.new_code_cell('recipe = "mini"', metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(CELL)]
@@ -41,6 +46,9 @@ def test_a_stage_that_is_told_to_stop_saves_first(tmp_path, slurm):
     begun = tmp_path / "begun"
     while not (begun.exists() and begun.read_text()) and process.poll() is None: time.sleep(0.05)
     if slurm: os.kill(int(begun.read_text()), signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode and "stopped after step 1 of" in said, said[-2000:]

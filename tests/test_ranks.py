@@ -364,7 +364,7 @@ def test_too_little_memory_says_what_would_fit(tmp_path):
 
 def test_what_cannot_be_shared_is_refused(monkeypatch):
     two = type("Two", (Ranks,), {"size": property(lambda self: 2)})()
-    with pytest.raises(UserError, match="search.shards is 3 and 2 processes share them: give a multiple of 2"): check_shards("search", 3, two)
+    with pytest.raises(UserError, match="search.shards is 3 and 2 processes share them: give the recipe a multiple of 2 in params.yaml"): check_shards("search", 3, two)
     with pytest.raises(UserError, match="strategy random runs in one process and there are 2"):
         find_genotype(BLOCKS, dataclasses.replace(SEARCH, strategy="random"), CPU, ranks=two)
     with pytest.raises(UserError, match="second order foresees the step of one batch and shards is 2"):

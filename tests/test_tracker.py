@@ -216,11 +216,11 @@ def repository(tmp_path, monkeypatch):
     return tmp_path / "out" / "model.safetensors"
 
 
-@pytest.mark.parametrize("recipe, name", [("mini", "mini"), ("base", "out"), ("gpu", "out"), (None, "out")])
+@pytest.mark.parametrize("recipe, name", [("mini", "mini"), ("base", "out"), ("gpu", "out"), (None, "out"), ("mini, rehearsed", "out")])
 def test_what_the_pipeline_made_has_the_name_of_its_recipe(tracker, repository, recipe, name):
     "Another recipe's result never stands for the model that ships."
     shipped = known_models()
-    save_model(repository, tracker.card.build(), dataclasses.replace(tracker.card, origin={"recipe": recipe} if recipe else {}))
+    save_model(repository, tracker.card.build(), dataclasses.replace(tracker.card, origin={"mini, rehearsed": {"recipe": "mini", "rehearsal": "of 4 updates"}, None: {}}.get(recipe, {"recipe": recipe})))
     assert known_models() == shipped | {name: repository} and find_model(name) == repository
     assert find_model("base") == shipped["base"] and (recipe == "mini" or find_model("mini") == shipped["mini"])
 

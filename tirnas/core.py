@@ -23,6 +23,7 @@ import secrets
 import shutil
 import types
 import typing
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -205,21 +206,30 @@ def _join(node: dict, tensors: dict) -> object:
     return value
 
 # %% ../nbs/00_core.ipynb #04c0d62d
+def _checksum(skeleton: str, tensors: dict) -> str:
+    import torch
+    crc = zlib.crc32(skeleton.encode())
+    for name in sorted(tensors): crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
+
+# %% ../nbs/00_core.ipynb #2d45a7cd
 def save_state(path: Path | str, state: dict) -> Path:
     "Write nested dicts and lists of tensors, numbers (numpy's become plain ones) and texts to one safetensors file, atomically."
     from safetensors.torch import save
     tensors: dict = {}
-    skeleton = _split(state, tensors)
-    return write_atomic(path, save(tensors, metadata={"state": json.dumps(skeleton)}))
+    skeleton = json.dumps(_split(state, tensors))
+    return write_atomic(path, save(tensors, metadata={"state": skeleton, "crc32": _checksum(skeleton, tensors)}))
 
-# %% ../nbs/00_core.ipynb #2d45a7cd
+# %% ../nbs/00_core.ipynb #3ae7983c
 def load_state(path: Path | str) -> dict:
     "Read what `save_state` wrote; a file that is not one is a UserError."
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework="pt") as f:
-            state = _join(parse_json(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()})
+            told, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        state = _join(parse_json(told["state"]), tensors)
         if not isinstance(state, dict): raise ValueError("it holds no state")
+        if _checksum(told["state"], tensors) != told["crc32"]: raise ValueError("its bytes are not those that were written")
         return state
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
         raise UserError(f"{path} is not a tirnas checkpoint ({' '.join(str(e).split())[:200]}): delete it to start anew") from e

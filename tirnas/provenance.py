@@ -207,7 +207,7 @@ def differences(record: dict) -> list[str]:
     said = [f"{name}: the pages say {row['said']} for {row['value']}, {row['from']} gives {row['now']}"
             for name, figure in record["figures"].items() for row in figure["computed_now"] if not row["same"]]
     changed = record["now"]["pipeline"]["changed_since"]
-    if changed: said.append(f"{len(changed)} files are others than dvc.lock knows ({', '.join(changed[:3])}{', ...' if changed[3:] else ''}): `dvc repro` brings the pipeline up to date")
+    if changed: said.append(f"{len(changed)} files are others than dvc.lock knows ({', '.join(changed[:3])}{', ...' if changed[3:] else ''}): `dvc status` says whether a stage must run again")
     if record["now"]["git"]["dirty"]: said.append(f"{len(record['now']['git']['dirty'])} files differ from the commit: `git status` says which")
     return said
 

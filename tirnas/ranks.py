@@ -13,8 +13,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence as Items
 from contextlib import closing, suppress
 from datetime import timedelta
@@ -164,8 +166,7 @@ def be_rank(environment: dict[str, str], work: Callable, args: tuple, told: conn
     use_threads()
     try: work(*args, ranks=join())
     except Exception as e:
-        told.send((isinstance(e, UserError), str(e)))
-        if not isinstance(e, UserError): raise
+        told.send((isinstance(e, UserError), str(e), traceback.format_exc()))
         raise SystemExit(1) from e
 
 # %% ../nbs/03_ranks.ipynb #6fa9d9ea
@@ -200,9 +201,9 @@ def first_death(processes: list, ears: list[connection.Connection], stop: Callab
         if bad and not passed: return bad[0]
     return None
 
-
-def last_words(ear: connection.Connection) -> tuple[bool, str] | None:
-    "Whether a process had bad input, and what was wrong; None if it has said nothing."
+# %% ../nbs/03_ranks.ipynb #5a85f55b
+def last_words(ear: connection.Connection) -> tuple[bool, str, str] | None:
+    "Whether a process had bad input, what was wrong, and where in the code; None if it has said nothing."
     with suppress(EOFError, ConnectionResetError): return ear.recv() if ear.poll() else None
 
 
@@ -231,8 +232,9 @@ def run_ranks(work: Callable, args: tuple, size: int) -> None:
     if stop(): end_by(stop(), f"all {size} processes have stopped: the same command goes on from there")
     if dead is None: return
     said = [last_words(ear) for ear in ears]
-    for is_input, words in filter(None, said):
+    for is_input, words, _ in filter(None, said):
         if is_input: raise UserError(words)
+    if said[dead]: print(said[dead][2], file=sys.stderr)
     how = f"failed ({said[dead][1]})" if said[dead] else how_it_ended(processes[dead].exitcode)
     raise RankDied(f"process {dead} of {size} {how}: the same command goes on from the last checkpoint")
 

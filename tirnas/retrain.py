@@ -273,6 +273,7 @@ def resume(run: RetrainRun, checkpoint: Path | str | None, mark: str) -> None:
     updates = run.ranks.gather([run.done])
     if len(set(updates)) > 1:
         raise UserError(f"the processes would go on from updates {', '.join(map(str, updates))}: put {checkpoint} into a folder that all machines share")
+    if state and not run.ranks.rank: print(f"retraining goes on after update {run.done} of {run.params.epochs * run.params.steps}", flush=True)
 
 # %% ../nbs/42_retrain.ipynb #cdf739c0
 def retrain(sequences: Items[Sequence], genotype: Genotype | None, params: RetrainParams, device: torch.device,

@@ -295,6 +295,7 @@ def resume(run: SearchRun, checkpoint: Path | str | None, mark: str) -> None:
     steps = run.ranks.gather([run.step])
     if len(set(steps)) > 1:
         raise UserError(f"the processes would go on from steps {', '.join(map(str, steps))}: put {checkpoint} into a folder that all machines share")
+    if state and not run.ranks.rank: print(f"the search goes on after step {run.step} of {run.params.epochs * run.params.steps}", flush=True)
 
 
 def search(sequences: Items[Sequence], params: SearchParams, device: torch.device, checkpoint: Path | str | None = None,

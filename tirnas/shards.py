@@ -27,7 +27,7 @@ from .ranks import ALONE, Ranks
 def check_shards(where: str, shards: int, ranks: Ranks) -> None:
     "Refuse a number of shards that cannot be dealt evenly."
     if shards % ranks.size == 0: return
-    raise UserError(f"{where}.shards is {shards} and {ranks.size} processes share them: give a multiple of {ranks.size}, or start fewer processes")
+    raise UserError(f"{where}.shards is {shards} and {ranks.size} processes share them: give the recipe a multiple of {ranks.size} in params.yaml, or start fewer processes")
 
 
 def batch_numbers(step: int, shards: int, ranks: Ranks = ALONE) -> list[int]:

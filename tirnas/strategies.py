@@ -126,6 +126,7 @@ def try_candidates(sequences: Items[Sequence], params: SearchParams, device: tor
     with hold(checkpoint, "a search"), stop_signals() as stop:
         state = resume_state(checkpoint, mark)
         history, samplers = state["history"] if state else [], deal(sequences, params)
+        if history: print(f"the search goes on after candidate {len(history)} of {count}", flush=True)
         if log: write_json(log, history)
         while len(history) < count and not stop():
             history.append(next_record(history, samplers, params, device))

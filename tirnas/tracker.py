@@ -146,12 +146,12 @@ def _home() -> Path:
 
 
 def made_model() -> dict[str, Path]:
-    "What the pipeline made, by its name: `mini` where that is its recipe, else `out`."
+    "What the pipeline made, by its name: `mini` where that is its recipe and it was a whole training, else `out`."
     path = _home() / "out" / "model.safetensors"
     if not path.is_file(): return {}
-    try: recipe = load_card(path).origin.get("recipe")
-    except UserError: recipe = None
-    return {"mini" if recipe == "mini" else "out": path}
+    try: origin = load_card(path).origin
+    except UserError: origin = {}
+    return {"mini" if origin.get("recipe") == "mini" and "rehearsal" not in origin else "out": path}
 
 
 def known_models() -> dict[str, Path]:
