@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 8 docs/launch/stage.py search gpu
     fabric run --accelerator cuda --devices 8 docs/launch/stage.py retrain gpu
 
-Search, retrain and evaluate can be shared; `dvc repro prepare` goes before them. The first process keeps the executed notebook in runs/, the others in runs/ranks/. SIGTERM and Ctrl-C let the stage save and end.
+Search, retrain and evaluate can be shared; `dvc repro prepare` goes before them. The first process keeps the executed notebook
+in runs/, the others in runs/ranks/. SIGTERM and Ctrl-C let search and retrain save first; evaluate has kept each sequence that is done.
 """
 import logging
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import papermill
 import psutil
+from nbclient.exceptions import DeadKernelError
 
 
 def pass_on(number: int, frame) -> None:
@@ -31,4 +33,7 @@ kept = Path("runs", f"{stage}.ipynb") if rank == "0" else Path("runs", "ranks", 
 kept.parent.mkdir(parents=True, exist_ok=True)
 logging.basicConfig(level=logging.INFO, format="%(message)s")       # else what the stage says is lost
 for n in (signal.SIGTERM, signal.SIGINT): signal.signal(n, pass_on)
-papermill.execute_notebook(f"nbs/stages/{stage}.ipynb", str(kept), {"recipe": recipe}, log_output=rank == "0", progress_bar=rank == "0")
+try: papermill.execute_notebook(f"nbs/stages/{stage}.ipynb", str(kept), {"recipe": recipe}, log_output=rank == "0", progress_bar=rank == "0")
+except DeadKernelError:
+    if signal.getsignal(signal.SIGTERM) is pass_on: raise
+    sys.exit(f"{stage} was stopped, what it has finished is kept: the same command goes on from there")
