@@ -32,7 +32,10 @@ import yaml
 
 # %% ../nbs/00_core.ipynb #58a1c259
 class UserError(ValueError):
-    "Bad input; the text is one sentence: what was given, what is allowed, what to do."
+    "Bad input; the text is one sentence: what was given, what is allowed, what to do; in one line, whatever it quotes."
+
+    def __init__(self, text: str):
+        super().__init__(" ".join(text.splitlines()))
 
 # %% ../nbs/00_core.ipynb #227f1e51
 def root(start: Path | str | None = None) -> Path:
