@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME
 # One thread a process (tirnas.core.use_threads says why), also in notebooks that run outside the pipeline.
 export OMP_NUM_THREADS := 1
+# DVC starts a process after each command to report how it is used; nothing here reports anything.
+export DVC_NO_ANALYTICS := 1
 READY := .venv/.ready
 INSTALL = if [ -x .venv/bin/pip ]; then PIP=".venv/bin/python -m pip"; else PIP="$(PYTHON) -m pip --python .venv/bin/python"; fi; \
 	$$PIP install -q --disable-pip-version-check -c constraints.txt

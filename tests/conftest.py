@@ -10,6 +10,7 @@ import pytest
 
 from tirnas.core import use_threads
 
+os.environ["DVC_NO_ANALYTICS"] = "1"      # as the Makefile says
 use_threads()       # the project's thread policy: torch's own default makes these small networks many times slower
 # pytest-xdist lets its processes, and through them every program that a test starts, ignore Ctrl-C
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
