@@ -221,7 +221,7 @@ def save_state(path: Path | str, state: dict) -> Path:
     from safetensors.torch import save
     tensors: dict = {}
     skeleton = json.dumps(_split(state, tensors))
-    return write_atomic(path, save(tensors, metadata={"state": skeleton, "crc32": _checksum(skeleton, tensors)}))
+    return write_atomic(path, save(tensors, metadata={"state": _checksum(skeleton, tensors) + skeleton}))     # two texts would lie in any order
 
 # %% ../nbs/00_core.ipynb #3ae7983c
 def load_state(path: Path | str) -> dict:
@@ -229,10 +229,10 @@ def load_state(path: Path | str) -> dict:
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework="pt") as f:
-            told, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-        state = _join(parse_json(told["state"]), tensors)
+            told, tensors = f.metadata()["state"], {k: f.get_tensor(k) for k in f.keys()}
+        state = _join(parse_json(told[8:]), tensors)
         if not isinstance(state, dict): raise ValueError("it holds no state")
-        if _checksum(told["state"], tensors) != told["crc32"]: raise ValueError("its bytes are not those that were written")
+        if _checksum(told[8:], tensors) != told[:8]: raise ValueError("its bytes are not those that were written")
         return state
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as e:
         raise UserError(f"{path} is not a tirnas checkpoint ({' '.join(str(e).split())[:200]}): delete it to start anew") from e
